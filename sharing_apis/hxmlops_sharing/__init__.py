@@ -1,0 +1,1 @@
+"""The two links between parties: Model Sharing API and Dataset Sharing API, their client and their tokens."""

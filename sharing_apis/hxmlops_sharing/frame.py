@@ -1,0 +1,76 @@
+"""What surrounds every request: its id, one log line, and an answer whatever happens inside."""
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hxmlops_sharing import problems
+
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+log = structlog.get_logger("hxmlops_sharing")
+
+
+class RequestFrame:
+    """ASGI middleware. Also takes one trailing slash from the path, so that both forms reach the same route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        path = scope["path"]
+        if path.endswith("/") and path != "/":
+            scope = {**scope, "path": path[:-1]}
+        started = time.perf_counter()
+        status = sent = 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {
+                    **message,
+                    "headers": [*message["headers"], (b"x-request-id", request_id.encode())],
+                }
+            elif message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        except ClientDisconnect:
+            pass  # status 0 in the log
+        except Exception as error:
+            answer = problems.of_exception(error)
+            if answer.status_code == 500:
+                log.error("unexpected_error", request_id=request_id, exc_info=True)
+            if status == 0:
+                await problems.respond(answer, request_id)(scope, receive, observed)
+        finally:
+            log.info(
+                "request",
+                request_id=request_id,
+                client=scope["state"].get("client"),
+                method=scope["method"],
+                path=path,
+                status=status,
+                bytes_sent=sent,
+                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that the client gave, if it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _GOOD_ID.fullmatch(value):
+            return str(value.decode())
+    return secrets.token_hex(8)
