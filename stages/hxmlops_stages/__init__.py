@@ -1,0 +1,1 @@
+"""The programs that the stages of a workflow run: `python -m hxmlops_stages STAGE ...`."""

@@ -1,0 +1,123 @@
+"""Acceptance: the acceptor's signed verdict on a model that passed the gate and was tested on hidden rows.
+
+Reads criteria.json (gate), report.json (testing) and protection.dsse.json (of the hidden rows); leaves
+acceptance.dsse.json. The statement says pass or fail by criterion and no figure: from figures a vendor could learn the
+hidden rows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hxmlops_evidence.digests import digest_of, sha256_file
+from hxmlops_evidence.errors import BadInput
+from hxmlops_evidence.files import write_private
+from hxmlops_evidence.gates import line
+from hxmlops_evidence.keys import key_id, load_signing_key
+from hxmlops_evidence.sequences import next_sequence
+from hxmlops_stages.program import Context, Outcome
+from hxmlops_stages.signing import issue, read_json, relied_on, write_envelope
+
+type Verdict = dict[str, Any]
+
+_EVALUATOR = ("acceptance.py", "examples.py", "inference.py", "metrics.py", "testing.py")
+
+
+def run(context: Context) -> Outcome:
+    """Done whether accepted or rejected. A model that was judged before under the same conditions keeps its verdict."""
+    parameters, workflow = context.parameters, context.workflow
+    gate, report = (read_json(context.input / f"{name}.json") for name in ("criteria", "report"))
+    hidden = relied_on(context, read_json(context.input / "protection.dsse.json"), "protection", workflow["owner"])
+    model, proposer = gate["model"], _proposer(context)
+    conditions = {
+        "thresholds_digest": digest_of({name: parameters[name] for name in ("thresholds", "latency_ms_p95")}),
+        "policy_digest": digest_of(parameters["policy"]),
+        "evaluator_digest": digest_of({name: sha256_file(Path(__file__).parent / name) for name in _EVALUATOR}),
+    }
+    measured = _measured(report, parameters)
+    criteria = gate["criteria"] + [{"criterion": name, "passed": m["passed"]} for name, m in measured.items()]
+    verdict = _recorded(
+        context.domain / "attempts.json",
+        hidden.statement["subject_digest"],
+        model["vendor_key_id"],
+        model["model_digest"],
+        {
+            **conditions,
+            "decision": "accepted" if all(each["passed"] for each in criteria) else "rejected",
+            "criteria": criteria,
+        },
+    )
+    acceptance = issue(
+        context,
+        "acceptance",
+        audience=workflow["server"],
+        subject_digest=model["model_digest"],
+        inputs={
+            "evidence.dsse.json": model["evidence_digest"],
+            "model.tar": model["artifact_digest"],
+            "protection.dsse.json": hidden.digest,
+            "report.json": sha256_file(context.input / "report.json"),
+        },
+        sequence=next_sequence(context.domain, line("acceptance", context.workflow["id"])),
+        body={
+            **verdict,
+            **{name: model[name] for name in ("name", "version", "artifact_digest", "vendor", "recipe_digest")},
+            "hidden": {
+                "statement_digest": hidden.digest,
+                "plaintext_digest": hidden.statement["subject_digest"],
+            },
+            "proposer": proposer,
+            "stages": context.stages_so_far,
+        },
+    )
+    write_envelope(context.output / "acceptance.dsse.json", acceptance.envelope)
+    failed = [each["criterion"] for each in verdict["criteria"] if not each["passed"]]
+    return Outcome(
+        f"{model['name']} {model['version']} {verdict['decision']}" + (f": {', '.join(failed)}" if failed else ""),
+        metrics={"attempt": verdict["attempt"], "failed": failed, "measured": measured},
+        valid_until=acceptance.statement["expires_at"],
+        facts={"hxmlops_decision": verdict["decision"]},
+    )
+
+
+def _measured(report: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """Figures beside their limits; for this domain's eyes only."""
+    from hxmlops_stages.metrics import meets
+
+    measured: dict[str, Any] = {}
+    for name, threshold in parameters["thresholds"].items():
+        if name not in report["metrics"]:
+            known = ", ".join(report["metrics"])
+            raise BadInput(f"thresholds.{name}: not a metric of the contract; it has {known}")
+        bounds = report["metrics"][name]
+        measured[name] = {**bounds, "threshold": threshold, "passed": meets(name, bounds, threshold)}
+    latency, limit = report["latency_ms"]["p95"], parameters["latency_ms_p95"]
+    if limit is not None:
+        measured["latency"] = {"p95_ms": latency, "limit_ms": limit, "passed": latency <= limit}
+    return measured
+
+
+def _recorded(file: Path, hidden: str, vendor_key: str, model: str, verdict: Verdict) -> Verdict:
+    """The verdict with its number of attempt, or the one recorded for this model under the same conditions.
+
+    Attempts are counted by hidden rows and vendor key; the same model again is the same attempt.
+    """
+    attempts: dict[str, Any] = read_json(file) if file.exists() else {}
+    models: dict[str, list[Verdict]] = attempts.setdefault(hidden, {}).setdefault(vendor_key, {})
+    earlier = models.setdefault(model, [])
+    conditions = {name for name in verdict if name.endswith("_digest")}
+    for known in earlier:
+        if all(known[name] == verdict[name] for name in conditions):
+            return known
+    verdict = {**verdict, "attempt": earlier[0]["attempt"] if earlier else len(models)}
+    earlier.append(verdict)
+    write_private(file, json.dumps(attempts, indent=1).encode() + b"\n")
+    return verdict
+
+
+def _proposer(context: Context) -> dict[str, str]:
+    person = context.parameters["person"]
+    key = load_signing_key(context.domain / "people" / f"{person}.pem")
+    return {"person": person, "key_id": key_id(key.public_key())}
