@@ -1,0 +1,72 @@
+# Copyright: HX-MLOps contributors
+# Apache License 2.0 (see LICENSE)
+"""Documentation of the action plugin of the same name."""
+
+DOCUMENTATION = r"""
+module: sharing_tokens
+short_description: Issue the tokens that a sharing API accepts
+version_added: 0.1.0
+description:
+  - Issues a token to each client that has none that stands for another week with the same rights. The API keeps
+    only its SHA-256; the token lies in a file of mode 0600 and is never printed.
+extends_documentation_fragment: hxmlops.mlops.domain
+options:
+  tokens:
+    description: The API's tokens file.
+    type: path
+    required: true
+  python:
+    description: A Python with the project's packages.
+    type: path
+    required: true
+  state:
+    description: Folder of the domain; its own token is put below C(tokens), others below C(issued).
+    type: path
+    required: true
+  courier:
+    description: Folder that stands for the way by which peers get their tokens (the demo).
+    type: path
+  clients:
+    description: Who may use the API.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      client:
+        description: Name of the client, a domain.
+        type: str
+        required: true
+      scopes:
+        description: Any of C(read), C(write), C(admin).
+        type: list
+        elements: str
+        default: [read]
+      artifacts:
+        description: Patterns of artifact names.
+        type: list
+        elements: str
+        default: ["*"]
+      days:
+        description: Days until it expires.
+        type: int
+        default: 365
+"""
+
+EXAMPLES = r"""
+- name: Issue tokens
+  hxmlops.mlops.sharing_tokens:
+    tokens: "{{ hxmlops_state }}/model_sharing/tokens.json"
+    python: "{{ hxmlops_python }}"
+    state: "{{ hxmlops_state }}"
+    clients:
+      - client: mno-staging
+        scopes: [read]
+"""
+
+RETURN = r"""
+issued:
+  description: The clients who got a new token.
+  type: list
+  elements: str
+  returned: success
+"""
