@@ -31,14 +31,14 @@ def create_private(path: Path, data: bytes) -> bool:
     return True
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file atomically with these permissions, making missing folders above it."""
     with writing(path, mode) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def writing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def writing(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """A file to fill that becomes `path` when the block ends, and vanishes when the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path, mode) as (file, temporary):
