@@ -74,8 +74,9 @@ def run(context: Context) -> Outcome:
     )
     write_envelope(context.output / "acceptance.dsse.json", acceptance.envelope)
     failed = [each["criterion"] for each in verdict["criteria"] if not each["passed"]]
+    why = "; ".join(_missed(name, measured.get(name, {})) for name in failed)
     return Outcome(
-        f"{model['name']} {model['version']} {verdict['decision']}" + (f": {', '.join(failed)}" if failed else ""),
+        f"{model['name']} {model['version']} {verdict['decision']}" + (f": {why}" if why else ""),
         metrics={"attempt": verdict["attempt"], "failed": failed, "measured": measured},
         valid_until=acceptance.statement["expires_at"],
         facts={"hxmlops_decision": verdict["decision"]},
@@ -97,6 +98,16 @@ def _measured(report: dict[str, Any], parameters: dict[str, Any]) -> dict[str, A
     if limit is not None:
         measured["latency"] = {"p95_ms": latency, "limit_ms": limit, "passed": latency <= limit}
     return measured
+
+
+def _missed(criterion: str, measured: dict[str, Any]) -> str:
+    """A criterion that was not met, with its figures: these are for this domain, the statement has none."""
+    if "threshold" in measured:
+        bounds = f"{measured['value']:.3f} ({measured['lower']:.3f} to {measured['upper']:.3f})"
+        return f"{criterion} {bounds} does not surely reach the threshold {measured['threshold']}"
+    if "limit_ms" in measured:
+        return f"{criterion} p95 {measured['p95_ms']:.2f} ms is over {measured['limit_ms']} ms"
+    return criterion
 
 
 def _recorded(file: Path, hidden: str, vendor_key: str, model: str, verdict: Verdict) -> Verdict:

@@ -233,4 +233,4 @@ def _refuse(where: str, violations: Sequence[Violation]) -> None:
     if violations:
         said = ", ".join(str(violation) for violation in violations[:_SAID])
         more = f" and {len(violations) - _SAID} more" if len(violations) > _SAID else ""
-        raise Refused("schema", f"{where}: {said}{more} ({_SEE})")
+        raise Refused("schema", f"{where} breaks the schema: {said}{more} ({_SEE})")

@@ -38,6 +38,10 @@ class Publication:
     url: str
     new: bool
 
+    def __str__(self) -> str:
+        what = f"verdict on {self.name}" if self.kind == "verdict" else self.name
+        return f"{what} {self.version} {'published' if self.new else 'is published already'} at {self.url}"
+
 
 def run(context: Context) -> Outcome:
     """Leave publication.json, a list of what is published now. `changed` is False when all of it was there already."""
@@ -54,7 +58,7 @@ def run(context: Context) -> Outcome:
     write_json(context.output / "publication.json", listed)
     facts = {"dataset": "hxmlops_dataset", "model": "hxmlops_model", "accepted": "hxmlops_accepted"}
     return Outcome(
-        ", ".join(f"{each.name} {each.version} at {each.url}" for each in published),
+        ", ".join(str(each) for each in published),
         metrics={"publications": listed},
         changed=any(each.new for each in published),
         facts={facts[kind]: published[0].digest} if kind in facts else {},
@@ -163,6 +167,5 @@ def _publication(context: Context, kind: str, record: Record, digest: str, *, ne
     url = str(context.parameters["url"])
     if record["sha256"] != digest:
         raise Failed(f"{url} recorded {record['sha256']} for {digest}: it has lost or changed bytes, publish again")
-    context.say(f"{record['name']} {record['version']} {'published' if new else 'is published already'} at {url}")
     identifier = record["datasetIdentifier" if kind == "dataset" else "modelIdentifier"]
     return Publication(kind, record["name"], record["version"], digest, int(identifier), url, new)

@@ -38,7 +38,8 @@ class Violation:
 
     def __str__(self) -> str:
         what = f"{self.column} {self.rule}" + (f" (looks like {self.looks_like})" if self.looks_like else "")
-        return f"{what}: {self.count}"
+        rows = f" in {self.count} row{'' if self.count == 1 else 's'}"
+        return what if self.rule.endswith("_column") else what + rows
 
 
 def value_rules(name: str, value: ir.Value, column: Column) -> Iterator[Rule]:

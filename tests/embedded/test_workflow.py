@@ -218,13 +218,20 @@ def test_check_mode_afterwards_says_that_nothing_would_change(lab: Lab) -> None:
 def test_a_changed_hyper_parameter_trains_and_judges_again_but_releases_nothing(lab: Lab) -> None:
     before = lab.computed()
     lab.change("workflow.yml", "n_estimators: 200", "n_estimators: 120")
-    lab.play().succeeded()
+    lab.play("workflow", "-e", "hxmlops_approver=").failed("no approval of churn 1.0.2 for mno-production")
+    again = {name.rsplit("/", 1)[0] for name in lab.computed() - before}
+    assert {"software-vendor/training", "mno-staging/testing"} <= again
+    assert not {"mno-production/anonymization", "mno-production/encryption"} & again
+    assert served(lab)["current"] == "1.0.1", "nobody has approved the new one"
+
+
+def test_a_person_approves_and_each_step_goes_on_alone(lab: Lab) -> None:
+    nobody = lab.play("approve_model", "-e", "approve_model_person=carol")
+    nobody.failed("carol")
+    lab.play("approve_model", "--limit", "mno-production", "-e", "approve_model_person=bob").succeeded()
+    lab.play("promote_model", "--limit", "mno-production", "-e", "hxmlops_approver=").succeeded()
     assert served(lab)["current"] == "1.0.2"
     assert served(lab)["previous"] == "1.0.1"
-    again = {name.rsplit("/", 1)[0] for name in lab.computed() - before}
-    assert not {name for name in again if name.startswith("mno-production/") and "anonym" in name}
-    assert "software-vendor/training" in again
-    assert "mno-production/encryption" not in again
 
 
 def test_a_changed_threshold_judges_again_but_trains_nothing(lab: Lab) -> None:

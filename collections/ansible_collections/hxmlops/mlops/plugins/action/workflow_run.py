@@ -53,7 +53,7 @@ class ActionModule(DomainAction):
             "contract": workflow["contract"],
             "contract_digest": self._contract_digest(workflow["contract"], setting),
             "part": workflow["domains"].get(domain, {}),
-            "code": code_digests(setting["python"]),
+            "code": code_digests(setting["python"], lock=self._templar.template(self.variables.get("hxmlops_lock"))),
         }
 
     def _setting(self, name: str) -> str:

@@ -53,10 +53,11 @@ def call(python: str, *arguments: str) -> str:
     return done.stdout
 
 
-def code_digests(python: str, packages: Sequence[str] = STAGES) -> dict[str, str]:
-    """Digests of the programs' own code, in these packages, and of the set of libraries beside it.
+def code_digests(python: str, packages: Sequence[str] = STAGES, lock: str | None = None) -> dict[str, str]:
+    """Digests of the programs' own code, in these packages, and of the libraries beside it.
 
-    They are part of every stage's key: with other code or other libraries, compute is done again.
+    They are part of every stage's key: with other code or other libraries, compute is done again. The libraries are
+    those that the lock file pins, or, without one, all that are installed beside the programs.
     """
     site, *origins = _locations(python, packages)
     code = {}
@@ -70,8 +71,8 @@ def code_digests(python: str, packages: Sequence[str] = STAGES) -> dict[str, str
         folder = Path(origin).parent
         for file in sorted(folder.rglob("*.py")):
             code[f"{name}/{file.relative_to(folder).as_posix()}"] = sha256_file(file)
-    libraries = sorted(path.name for path in Path(str(site)).glob("*.dist-info"))
-    return {"programs": digest_of(code), "libraries": digest_of(libraries)}
+    installed = sorted(path.name for path in Path(str(site)).glob("*.dist-info"))
+    return {"programs": digest_of(code), "libraries": sha256_file(Path(lock)) if lock else digest_of(installed)}
 
 
 def _locations(python: str, packages: Sequence[str]) -> list[str | None]:

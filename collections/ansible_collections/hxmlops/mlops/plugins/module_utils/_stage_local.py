@@ -137,7 +137,7 @@ class Stage:
         (self.folder / "input").mkdir(mode=0o700)
         for name, path in self.inputs.items():
             link = self.folder / "input" / name
-            link.parent.mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             link.symlink_to(path)
         write_json(self.folder / "spec.json", {**self.spec, "parameters": {**self.spec["parameters"], **volatile}})
         write_json(self.folder / "key.json", self.key)

@@ -13,7 +13,8 @@ description:
   - Claims the domain for this ansible-playbook process. Another live process that holds it is named, and the task
     fails; the claim of a dead one is taken over.
   - The domain is the host; its settings are the inventory variables C(hxmlops_party), C(hxmlops_runtime),
-    C(hxmlops_state), C(hxmlops_python) and C(hxmlops_location).
+    C(hxmlops_state), C(hxmlops_python) and C(hxmlops_location), and C(hxmlops_lock) where a lock file pins the
+    libraries of that Python; with another lock, compute is done again.
 extends_documentation_fragment: hxmlops.mlops.domain
 options:
   workflow:
