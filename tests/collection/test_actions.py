@@ -70,6 +70,9 @@ def test_keys_are_made_once_and_a_lost_one_is_made_again(play: Play) -> None:
     assert not again["changed"]
     assert again["fingerprint"] == first["fingerprint"]
     assert (play.state / "keys" / "signing.pem").read_bytes() == private
+    (play.state / "trust" / "bob.json").unlink()
+    assert play(keys, SHOW)[-1]["shown"]["made"] == ["bob"], "make clean keeps keys and removes pins"
+    assert (play.state / "trust" / "bob.json").exists()
 
 
 def test_a_peers_card_needs_a_compared_fingerprint(play: Play) -> None:

@@ -40,7 +40,8 @@ class ActionModule(DomainAction):
                      "--domain", domain, "--card", str(card))  # fmt: skip
         for person in arguments["people"]:
             own = state / "cards" / f"{person}.json"
-            if own.exists() and (state / "people" / f"{person}.pem").exists():
+            needed = (own, state / "people" / f"{person}.pem", state / "trust" / f"{person}.json")
+            if all(path.exists() for path in needed):
                 continue
             changed.append(person)
             if not self.check:

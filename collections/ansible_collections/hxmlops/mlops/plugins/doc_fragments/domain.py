@@ -24,3 +24,15 @@ attributes:
     description: Runs on the controller, as every domain is reached from there.
     support: full
 """
+
+    STATE = r"""
+options:
+  state:
+    description: Folder of the domain.
+    type: path
+    required: true
+  python:
+    description: A Python with the project's packages.
+    type: path
+    required: true
+"""

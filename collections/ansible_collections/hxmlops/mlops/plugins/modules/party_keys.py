@@ -9,16 +9,8 @@ version_added: 0.1.0
 description:
   - Makes the keys that are missing (ECDSA P-256 to sign, X25519 to receive, one for pseudonyms, one for the hidden
     split) and never replaces one. Private keys stay in the domain's folder, mode 0600.
-extends_documentation_fragment: hxmlops.mlops.domain
+extends_documentation_fragment: [hxmlops.mlops.domain, hxmlops.mlops.domain.state]
 options:
-  state:
-    description: Folder of the domain.
-    type: path
-    required: true
-  python:
-    description: A Python with the project's packages.
-    type: path
-    required: true
   domain:
     description: Name of the domain.
     type: str

@@ -8,16 +8,8 @@ short_description: Pin peers' public keys, take their tokens
 version_added: 0.1.0
 description:
   - A card is imported when its fingerprint is the one given; a new key of a known peer is added beside the old.
-extends_documentation_fragment: hxmlops.mlops.domain
+extends_documentation_fragment: [hxmlops.mlops.domain, hxmlops.mlops.domain.state]
 options:
-  state:
-    description: Folder of the domain.
-    type: path
-    required: true
-  python:
-    description: A Python with the project's packages.
-    type: path
-    required: true
   peers:
     description: The inventory's C(hxmlops_peers), each with C(url), C(card), C(fingerprint) and C(token_file).
     type: dict

@@ -9,18 +9,11 @@ version_added: 0.1.0
 description:
   - Issues a token to each client that has none that stands for another week with the same rights. The API keeps
     only its SHA-256; the token lies in a file of mode 0600 and is never printed.
-extends_documentation_fragment: hxmlops.mlops.domain
+  - The domain's own token is put below C(tokens), others below C(issued).
+extends_documentation_fragment: [hxmlops.mlops.domain, hxmlops.mlops.domain.state]
 options:
   tokens:
     description: The API's tokens file.
-    type: path
-    required: true
-  python:
-    description: A Python with the project's packages.
-    type: path
-    required: true
-  state:
-    description: Folder of the domain; its own token is put below C(tokens), others below C(issued).
     type: path
     required: true
   courier:
