@@ -1,8 +1,8 @@
 """Acceptance: the acceptor's signed verdict on a model that passed the gate and was tested on hidden rows.
 
-Reads criteria.json (gate), report.json (testing) and protection.dsse.json (of the hidden rows); leaves
-acceptance.dsse.json. The statement says pass or fail by criterion and no figure: from figures a vendor could learn the
-hidden rows.
+Reads criteria.json (gate; or the report.json of a gate that refused), report.json (testing, of a model that came so
+far) and protection.dsse.json (of the hidden rows); leaves acceptance.dsse.json. The statement says pass or fail by
+criterion and no figure: from figures a vendor could learn the hidden rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EVALUATOR = ("acceptance.py", "examples.py", "inference.py", "metrics.py", "tes
 def run(context: Context) -> Outcome:
     """Done whether accepted or rejected. A model that was judged before under the same conditions keeps its verdict."""
     parameters, workflow = context.parameters, context.workflow
-    gate, report = (read_json(context.input / f"{name}.json") for name in ("criteria", "report"))
+    gate, tested = read_json(context.input / "criteria.json"), context.input / "report.json"
     hidden = relied_on(context, read_json(context.input / "protection.dsse.json"), "protection", workflow["owner"])
     model, proposer = gate["model"], _proposer(context)
     conditions = {
@@ -36,7 +36,8 @@ def run(context: Context) -> Outcome:
         "policy_digest": digest_of(parameters["policy"]),
         "evaluator_digest": digest_of({name: sha256_file(Path(__file__).parent / name) for name in _EVALUATOR}),
     }
-    measured = _measured(report, parameters)
+    refused = any(not each["passed"] for each in gate["criteria"])
+    measured = {} if refused else _measured(read_json(tested), parameters)
     criteria = gate["criteria"] + [{"criterion": name, "passed": m["passed"]} for name, m in measured.items()]
     verdict = _recorded(
         context.domain / "attempts.json",
@@ -48,6 +49,7 @@ def run(context: Context) -> Outcome:
             "decision": "accepted" if all(each["passed"] for each in criteria) else "rejected",
             "criteria": criteria,
         },
+        refused=refused,
     )
     acceptance = issue(
         context,
@@ -58,7 +60,7 @@ def run(context: Context) -> Outcome:
             "evidence.dsse.json": model["evidence_digest"],
             "model.tar": model["artifact_digest"],
             "protection.dsse.json": hidden.digest,
-            "report.json": sha256_file(context.input / "report.json"),
+            **({} if refused else {"report.json": sha256_file(tested)}),
         },
         sequence=next_sequence(context.domain, line("acceptance", context.workflow["id"])),
         body={
@@ -110,7 +112,7 @@ def _missed(criterion: str, measured: dict[str, Any]) -> str:
     return criterion
 
 
-def _recorded(file: Path, hidden: str, vendor_key: str, model: str, verdict: Verdict) -> Verdict:
+def _recorded(file: Path, hidden: str, vendor_key: str, model: str, verdict: Verdict, *, refused: bool) -> Verdict:
     """The verdict with its number of attempt, or the one recorded for this model under the same conditions.
 
     Attempts are counted by hidden rows and vendor key; the same model again is the same attempt.
@@ -118,14 +120,16 @@ def _recorded(file: Path, hidden: str, vendor_key: str, model: str, verdict: Ver
     attempts: dict[str, Any] = read_json(file) if file.exists() else {}
     models: dict[str, list[Verdict]] = attempts.setdefault(hidden, {}).setdefault(vendor_key, {})
     earlier = models.setdefault(model, [])
+    numbered = {**verdict, "attempt": earlier[0]["attempt"] if earlier else len(models)}
+    if refused:  # a gate's no holds now, whatever was said before; it saw no hidden row, so it is no attempt
+        return numbered
     conditions = {name for name in verdict if name.endswith("_digest")}
     for known in earlier:
         if all(known[name] == verdict[name] for name in conditions):
             return known
-    verdict = {**verdict, "attempt": earlier[0]["attempt"] if earlier else len(models)}
-    earlier.append(verdict)
+    earlier.append(numbered)
     write_private(file, json.dumps(attempts, indent=1).encode() + b"\n")
-    return verdict
+    return numbered
 
 
 def _proposer(context: Context) -> dict[str, str]:

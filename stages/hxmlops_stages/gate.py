@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,18 @@ def run(context: Context) -> Outcome:
 
 
 def _model(context: Context) -> Outcome:
-    workflow, policy = context.workflow, context.parameters["policy"]
     evidence = read_json(context.input / "evidence.dsse.json")
+    try:
+        criteria = _checked(context, evidence)
+    except Refused as problem:
+        _leave_verdict(context, evidence, problem)
+        raise
+    return _passed(context, evidence, _named(context, evidence), criteria)
+
+
+def _checked(context: Context, evidence: Envelope) -> Criteria:
+    """The criteria that a vendor's model has passed: all. Refused with the first that it has not."""
+    workflow, policy = context.workflow, context.parameters["policy"]
     criteria = gates.gate_model(
         tar=context.input / "model.tar",
         folder=context.output / "model",
@@ -50,8 +61,7 @@ def _model(context: Context) -> Outcome:
         energy_budget_j=policy["energy_budget_j"],
         energy_j_upper=recomputed_j_upper,
     )
-    statement = read(evidence)
-    body = statement["body"]
+    body = read(evidence)["body"]
     hidden = relied_on(context, read_json(context.input / "protection.dsse.json"), "protection", workflow["owner"])
     if body["dataset"]["recipe_digest"] != hidden.statement["body"]["recipe_digest"]:
         raise Refused(
@@ -59,17 +69,33 @@ def _model(context: Context) -> Outcome:
             f"{body['name']} {body['version']} was trained on a release made by another recipe than the hidden rows; "
             f"{workflow['vendor']} must build on the newest release",
         )
-    model = {
+    return [*criteria, {"criterion": "recipe", "passed": True}]
+
+
+def _leave_verdict(context: Context, evidence: Envelope, refusal: Refused) -> None:
+    """report.json, in the form of criteria.json, of what was refused: the acceptance stage makes it the vendor's
+    verdict. Nothing is left when the evidence itself does not verify: then nobody has asked.
+    """
+    with suppress(Refused):
+        relied_on(context, evidence, "evidence", context.workflow["vendor"])
+        criteria = [{"criterion": refusal.criterion, "passed": False}]
+        write_json(context.output / "report.json", {"model": _named(context, evidence), "criteria": criteria})
+
+
+def _named(context: Context, evidence: Envelope) -> dict[str, str]:
+    """The model that verified evidence speaks of, as the acceptance names it."""
+    statement = read(evidence)
+    body = statement["body"]
+    return {
         "name": body["name"],
         "version": body["version"],
         "artifact_digest": sha256_file(context.input / "model.tar"),
         "model_digest": statement["subject_digest"],
         "evidence_digest": statement_digest(evidence),
         "recipe_digest": body["dataset"]["recipe_digest"],
-        "vendor": workflow["vendor"],
+        "vendor": context.workflow["vendor"],
         "vendor_key_id": statement["issuer"]["key_id"],
     }
-    return _passed(context, evidence, model, [*criteria, {"criterion": "recipe", "passed": True}])
 
 
 def _promotion(context: Context) -> Outcome:

@@ -56,6 +56,18 @@ def test_it_binds_model_hidden_rows_conditions_and_proposer(accepted: Accepted) 
     assert statement["inputs"]["evidence.dsse.json"] == model["evidence_digest"]
 
 
+def test_what_the_gate_refused_becomes_a_verdict_too(accepted: Accepted) -> None:
+    world = accepted.world
+    refused = world.gate_model(accepted.tar, accepted.evidence, accepted.hidden, energy_budget_j=0.001)
+    assert refused.result["criterion"] == "energy_budget"
+    (refused.output / "report.json").rename(refused.output / "criteria.json")
+
+    verdict = verdict_of(done(world.accept(refused, accepted.hidden, None)))
+
+    assert verdict["decision"] == "rejected"
+    assert judged(verdict) == {"energy_budget": False}
+
+
 def test_below_the_threshold_here_although_the_vendors_own_was_over(accepted: Accepted) -> None:
     ran = done(accepted.world.accept(accepted.gate, accepted.hidden, report_of(0.84), thresholds={"roc_auc": 0.86}))
 

@@ -254,6 +254,18 @@ def test_rollback_brings_the_previous_version_back(lab: Lab) -> None:
     assert served(lab)["current"] == previous
 
 
+def test_what_the_gate_refuses_is_told_to_the_vendor_too(lab: Lab) -> None:
+    lab.change("workflow.yml", "energy_budget_j: 20000", "energy_budget_j: 0.5")
+    lab.play("accept_model").failed("energy_budget")
+    verdict = statement(lab, "mno-staging", "acceptance")["body"]
+    assert verdict["criteria"] == [{"criterion": "energy_budget", "passed": False}]
+    token = lab.token("software-vendor", "software-vendor")
+    records = _catalog(f"http://127.0.0.1:{lab.port + 1}/api/v1/model_catalog?status=staging", token)
+    told = [record["characteristics"].get("acceptance") for record in records]
+    assert verdict in [json.loads(base64.b64decode(envelope["payload"]))["body"] for envelope in told if envelope]
+    lab.change("workflow.yml", "energy_budget_j: 0.5", "energy_budget_j: 20000")
+
+
 def test_a_model_below_the_threshold_stops_in_staging_and_the_vendor_is_told(lab: Lab) -> None:
     before = served(lab)
     lab.change("workflow.yml", "roc_auc: 0.79", "roc_auc: 0.999")
