@@ -17,7 +17,6 @@ from hxmlops_recipe.recipe import IBIS_TYPES
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    import pyarrow as pa
     from ibis.backends.duckdb import Backend
     from numpy.typing import NDArray
 
@@ -78,9 +77,6 @@ class Database:
         """Compute a table once and hold it."""
         self._backend.con.execute(f'CREATE TABLE "{name}" AS {self._backend.compile(table)}')
         return self._backend.table(name)
-
-    def fetch(self, table: ir.Table) -> pa.Table:
-        return self._backend.con.sql(self._backend.compile(table)).to_arrow_table()
 
     def arrays(self, table: ir.Table) -> dict[str, NDArray[Any]]:
         """The columns as numpy arrays. Columns of numbers that miss none are plain arrays, others may be masked."""

@@ -125,7 +125,7 @@ class World:
         """The parameters of `fetch` for one artifact, by default as a workflow asks for it."""
         peer = {"dataset": "mno-production", "model": "software-vendor", "accepted": "mno-staging"}[kind]
         role = {"role": "training"} if kind == "dataset" else {}
-        artifact = {"kind": kind, "as": "it", "peer": peer, "reference": None, **role, **self.api(peer), **changes}
+        artifact = {"kind": kind, "as": "it", "reference": None, **role, **self.api(peer), **changes}
         return {"artifacts": [artifact]}
 
     def encrypt(self, **changes: Any) -> Ran:
