@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import http.client
 import json
+import math
 import shutil
 import signal
 import socket
@@ -56,7 +57,22 @@ RECIPE = {
     ],
 }
 WEIGHTS = [1.0, 0.01, -0.1, 0.5]
+INFER = "/v2/models/churn/infer"
+ROW: list[dict[str, Any]] = [
+    {"name": "state", "datatype": "BYTES", "shape": [1], "data": ["CA"]},
+    {"name": "tenure", "datatype": "INT64", "shape": [1], "data": [120]},
+    {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [2.5]},
+    {"name": "roaming", "datatype": "BOOL", "shape": [1], "data": [True]},
+]
+VALUES = [1, 100, 2.5, 1]
+"""The features of ROW: CA is West, 120 d lie in the bin of 100 d."""
 PATIENCE_S = 20.0
+
+
+def probability(bias: float) -> float:
+    """What `tiny_model(bias)` says of ROW."""
+    logit = sum(weight * value for weight, value in zip(WEIGHTS, VALUES, strict=True)) + bias
+    return 1 / (1 + math.exp(-logit))
 
 
 def tiny_model(bias: float, width: int = len(WEIGHTS), output: str = "probabilities") -> bytes:

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from hxmlops_model_server.app import MAX_BODY
-from hxmlops_model_server.testing import WEIGHTS, Client, Server, Serving, tiny_model
+from hxmlops_model_server.testing import INFER, ROW, VALUES, Client, Server, Serving, probability, tiny_model
 
 type Start = Callable[[Serving], Server]
 
-INFER = "/v2/models/churn/infer"
-VALUES = [1, 100, 2.5, 1]
 FEATURES: dict[str, Any] = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": VALUES}
-# CA is West, 120 d lie in the bin of 100 d: the same as FEATURES.
-ROW: list[dict[str, Any]] = [
-    {"name": "state", "datatype": "BYTES", "shape": [1], "data": ["CA"]},
-    {"name": "tenure", "datatype": "INT64", "shape": [1], "data": [120]},
-    {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [2.5]},
-    {"name": "roaming", "datatype": "BOOL", "shape": [1], "data": [True]},
-]
-
-
-def probability(bias: float) -> float:
-    """What `tiny_model(bias)` says of FEATURES."""
-    logit = sum(weight * value for weight, value in zip(WEIGHTS, VALUES, strict=True)) + bias
-    return 1 / (1 + math.exp(-logit))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import socket
 import subprocess
@@ -13,28 +12,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hxmlops_model_server.testing import WEIGHTS, Client, Parties, Server, Serving, tiny_model
+from hxmlops_model_server.testing import INFER, ROW, Client, Parties, Server, Serving, probability, tiny_model
 
 type Start = Callable[[Serving], Server]
-
-INFER = "/v2/models/churn/infer"
-VALUES = [1, 100, 2.5, 1]  # the features of ROW: CA is West, 120 d lie in the bin of 100 d
-ROW: list[dict[str, Any]] = [
-    {"name": "state", "datatype": "BYTES", "shape": [1], "data": ["CA"]},
-    {"name": "tenure", "datatype": "INT64", "shape": [1], "data": [120]},
-    {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [2.5]},
-    {"name": "roaming", "datatype": "BOOL", "shape": [1], "data": [True]},
-]
-
-
-def probability(bias: float) -> float:
-    """What `tiny_model(bias)` says of ROW."""
-    logit = sum(weight * value for weight, value in zip(WEIGHTS, VALUES, strict=True)) + bias
-    return 1 / (1 + math.exp(-logit))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from hxmlops_model_server.testing import (
     COLUMNS,
     CONTRACT_DIGEST,
     RECIPE,
+    ROW,
     WORKFLOW,
     Client,
     Parties,
@@ -35,13 +36,6 @@ from hxmlops_stages import promotion, smoke_test
 from hxmlops_stages.processes import held
 from hxmlops_stages.program import Context, Failed, Outcome
 from hxmlops_stages.serving import ServingFolder
-
-ROW = [
-    {"name": "state", "datatype": "BYTES", "shape": [1], "data": ["CA"]},
-    {"name": "tenure", "datatype": "INT64", "shape": [1], "data": [120]},
-    {"name": "minutes", "datatype": "FP64", "shape": [1], "data": [2.5]},
-    {"name": "roaming", "datatype": "BOOL", "shape": [1], "data": [True]},
-]
 
 
 class Production:

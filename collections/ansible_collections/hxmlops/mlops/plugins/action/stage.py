@@ -47,13 +47,13 @@ class ActionModule(DomainAction):
         stage = Stage(name, run, parameters, inputs)
         if self.check:
             result = stage.result()
-            return self._done(stage, result, changed=False) if result else self._would_run(name, "not done yet")
+            return self._done(domain, stage, result, changed=False) if result else self._would_run(name, "not done yet")
 
         adopted = stage.wait_for_orphan(self.say)
         result = None if name in GATES and not adopted else stage.result()
         if result:
             domain.record(result, workflow=run["workflow"]["id"], step=stage.step)
-            return self._done(stage, result, changed=adopted)
+            return self._done(domain, stage, result, changed=adopted)
         volatile = {}
         if arguments["energy_of"]:
             volatile["records"] = domain.energy_since(name, run["workflow"]["id"], arguments["energy_of"])
@@ -73,11 +73,10 @@ class ActionModule(DomainAction):
                 "exit_code": code,
                 "folder": str(stage.folder),
             }
-        return self._done(stage, result, changed=bool(result["changed"]))
+        return self._done(domain, stage, result, changed=bool(result["changed"]))
 
-    def _done(self, stage: Stage, result: dict[str, Any], *, changed: bool) -> dict[str, Any]:
+    def _done(self, domain: Domain, stage: Stage, result: dict[str, Any], *, changed: bool) -> dict[str, Any]:
         if not self.check:
-            domain = Domain(stage.run["state"], stage.run["domain"])
             domain.keep_papers(stage.run["workflow"]["id"], stage.step, stage.folder / "output")
         answer = {key: result.get(key) for key in KEPT}
         if changed:
