@@ -1,6 +1,6 @@
 # Copyright: HX-MLOps contributors
 # Apache License 2.0 (see LICENSE)
-"""Show a text file that a stage wrote; see plugins/modules/show.py."""
+"""Show a text, or a text file that a stage wrote; see plugins/modules/show.py."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from ansible_collections.hxmlops.mlops.plugins.module_utils._action import Domai
 
 
 class ActionModule(DomainAction):
-    """Prints the file as it is, without the quoting of a debug task."""
+    """Prints it as it is, without the quoting of a debug task."""
 
-    ARGUMENTS: ClassVar[dict[str, Any]] = {"path": {"type": "path", "required": True}}
+    ARGUMENTS: ClassVar[dict[str, Any]] = {"path": {"type": "path"}, "text": {"type": "str"}}
 
     def act(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        path = Path(arguments["path"])
-        if path.exists():
-            Display().display(path.read_text(encoding="utf-8"))
+        if arguments["text"] is not None:
+            Display().display(arguments["text"])
+        elif arguments["path"] and Path(arguments["path"]).exists():
+            Display().display(Path(arguments["path"]).read_text(encoding="utf-8"))
         return {"changed": False}

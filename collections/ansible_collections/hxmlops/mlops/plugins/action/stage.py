@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction, UserError
+from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
 from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Domain
+from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
 from ansible_collections.hxmlops.mlops.plugins.module_utils._stage_local import BUSY, Stage
 
 WOULD_RUN = "would_run"

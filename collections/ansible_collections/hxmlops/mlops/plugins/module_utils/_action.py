@@ -14,12 +14,9 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Busy
+from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
 from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import ProgramError
 from ansible_collections.hxmlops.mlops.plugins.module_utils._workflow import WorkflowError
-
-
-class UserError(Exception):
-    """What a user can mend: one line that says what, where and what to do."""
 
 
 class DomainAction(ActionBase):  # type: ignore[misc]

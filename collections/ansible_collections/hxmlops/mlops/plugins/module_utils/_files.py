@@ -11,6 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+try:  # ten times as fast, where PyYAML was built with it
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 
 def sha256_file(path: Path) -> str:
     """Digest of a file's bytes, ``sha256:<hex>``, read as a stream."""
@@ -33,6 +40,16 @@ def digest_of(value: Any) -> str:
     """Digest of a JSON value in a fixed form: for the collection's own keys, never for a signed statement."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_yaml(text: str) -> Any:
+    """The one YAML document in a text. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=SafeLoader)
+
+
+def parse_yaml_all(text: str) -> list[Any]:
+    """All YAML documents in a text. Raises yaml.YAMLError."""
+    return list(yaml.load_all(text, Loader=SafeLoader))
 
 
 def read_json(path: Path) -> Any:

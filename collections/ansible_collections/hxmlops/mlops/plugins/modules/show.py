@@ -4,15 +4,17 @@
 
 DOCUMENTATION = r"""
 module: show
-short_description: Show a text file that a stage wrote
+short_description: Show a text, or a text file that a stage wrote
 version_added: 0.1.0
-description: Prints the file as it is.
+description: Prints it as it is, without the quoting of a debug task.
 extends_documentation_fragment: hxmlops.mlops.domain
 options:
   path:
     description: The file. One that does not exist shows nothing.
     type: path
-    required: true
+  text:
+    description: The text, in the place of a file.
+    type: str
 """
 
 EXAMPLES = r"""
