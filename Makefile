@@ -14,7 +14,7 @@ PACKAGES := evidence recipe stages sharing_apis model_server
 # the end-to-end tests first, as they take longest
 TESTS := tests $(addsuffix /tests,$(PACKAGES))
 
-.PHONY: help demo test lint unit down clean benchmarks lock
+.PHONY: help demo test lint unit test-cluster charts down clean benchmarks lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,12 @@ lint:
 
 unit:
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS)
+
+test-cluster: .venv/.test ## roles, charts, engine and command line on real Kubernetes (builds it once; needs Go, root)
+	@$(BIN)/python -m pytest -q tests/cluster
+
+charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
+	@$(BIN)/python tests/charts/pack.py
 
 benchmarks: .venv/.test .venv-anonymity/.done ## ours and each peer in one run, as tables
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done

@@ -181,8 +181,10 @@ class Cluster:
         path = "jsonpath={.status.hard." + next(iter(hard)).replace(".", r"\.") + "}"
         self.kubectl("wait", f"--for={path}", "resourcequota/limit", "-n", namespace, "--timeout=30s")
 
-    def user(self, name: str, namespace: str, role: str = "admin") -> Path:
-        """Kubeconfig of somebody with a cluster role's rights in one namespace only."""
+    def user(self, name: str, namespace: str | None = None, role: str = "admin") -> Path:
+        """Kubeconfig of somebody with a cluster role's rights in one namespace only, or with none."""
+        if namespace is None:
+            return self._person(name)
         subject = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
         binding = {
             "apiVersion": "rbac.authorization.k8s.io/v1",

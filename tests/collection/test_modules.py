@@ -65,7 +65,10 @@ def test_a_wrong_list_is_told_with_the_nearest_right_word() -> None:
 
 
 def test_one_of_a_list_keeps_what_the_domain_says_of_it() -> None:
-    domain = [{"module": "postgres", "name": "records", "values": {"database": "x"}}, {"module": "minio"}]
+    domain: list[dict[str, Any]] = [
+        {"module": "postgres", "name": "records", "values": {"database": "x"}},
+        {"module": "minio"},
+    ]
     assert _modules.selected(domain, "postgres") == domain[:1]
     assert _modules.selected(domain, "records") == domain[:1]
     assert _modules.selected(domain, "grafana") == [{"module": "grafana"}]

@@ -125,7 +125,8 @@ def test_needs_come_first_and_go_last_whatever_the_graph(
     ]
     chance.shuffle(items)
     releases = parse(items, "churn", folder)
-    sorter, done = order(releases), []
+    sorter = order(releases)
+    done: list[str] = []
     while sorter.is_active():
         ready = sorter.get_ready()
         done += ready

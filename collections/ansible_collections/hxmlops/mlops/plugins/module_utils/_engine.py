@@ -271,9 +271,12 @@ class Engine:
         sorter = order(step.release for step in steps.values())
         running: dict[concurrent.futures.Future[None], Step] = {}
         begun, stopped = time.monotonic(), False
+        ready: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(self.options.concurrency) as pool:
             while sorter.is_active():
-                for name in sorter.get_ready():
+                ready += sorter.get_ready()
+                while ready and len(running) < self.options.concurrency:
+                    name = ready.pop(0)
                     step = steps[name]
                     blocker = next((steps[need] for need in self._before(step, steps) if steps[need].failed), None)
                     if step.failed or step.action in ("none", "skipped"):
@@ -297,11 +300,6 @@ class Engine:
                     future.result()
                     stopped = stopped or (step.failed and not self.options.keep_going)
                     sorter.done(step.release.name)
-                    if stopped:
-                        for waiting in [future for future in running if future.cancel()]:
-                            step = running.pop(waiting)
-                            step.action, step.reason = "skipped", "not begun: another release failed"
-                            sorter.done(step.release.name)
 
     @staticmethod
     def _before(step: Step, steps: dict[str, Step]) -> list[str]:

@@ -165,7 +165,8 @@ class Helm:
 
     def upgrade(self, release: Release, plan: str, revision: int, *, force: bool = False, lock: int = -1) -> None:
         """Install or upgrade; the record bears the plan and the revision that it is expected to be."""
-        options = [*self.timeout, "--install", "--history-max", str(HISTORY), "--labels", f"{PLAN}={plan}.{revision}"]
+        options = [*self.timeout, "--install", "--reset-values", "--history-max", str(HISTORY)]
+        options += ["--labels", f"{PLAN}={plan}.{revision}"]
         if force and self.version >= (4,):
             options.append("--force-conflicts")
         self._run(["upgrade", release.name, *_chart(release), "--values", "-", *options], release, lock)

@@ -110,7 +110,10 @@ class Kube:
 
     def version(self) -> str:
         """Version of the API server, such as ``v1.36.3``."""
-        return str(self.request("GET", "/version", {})["gitVersion"])
+        try:
+            return str(self.request("GET", "/version", {})["gitVersion"])
+        except (KeyError, TypeError):
+            raise self._no_api_server() from None
 
     def path_of(self, thing: dict[str, Any], namespace: str) -> str:
         """Path of an object as a manifest has it; `namespace` where the manifest names none."""
@@ -143,9 +146,7 @@ class Kube:
         try:
             return json.loads(data or b"null")
         except ValueError:
-            raise KubeError(
-                f"{self.access.where}: {self.access.server} answers, but is no API server: mend the address"
-            ) from None
+            raise self._no_api_server() from None
 
     def date(self) -> str | None:
         """The server's clock: the Date header of its last answer in this thread."""
@@ -213,6 +214,9 @@ class Kube:
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._context)
 
     # -- errors -----------------------------------------------------------------------------------------------------
+
+    def _no_api_server(self) -> KubeError:
+        return KubeError(f"{self.access.where}: {self.access.server} answers, but is no API server: mend the address")
 
     def _unreachable(self, error: Exception) -> str:
         place = f"{self.access.where}: {self.access.server}"
