@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PLAY := $(BIN)/ansible-playbook -i inventories/local
 PACKAGES := evidence recipe stages sharing_apis model_server
 # the end-to-end tests first, as they take longest
-TESTS := tests $(addsuffix /tests,$(PACKAGES))
+TESTS := tests hxMLOps/tests $(addsuffix /tests,$(PACKAGES))
 
 .PHONY: help demo test lint unit test-cluster charts down clean benchmarks lock
 
@@ -34,7 +34,7 @@ test: .venv/.test .venv-anonymity/.done ## lint, unit tests, the APIs, and the e
 
 lint:
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@for each in $(PACKAGES) "collections tests benchmarks workflows"; do $(BIN)/mypy --no-error-summary $$each || exit 1; done
+	@for each in $(PACKAGES) "collections tests benchmarks workflows hxMLOps"; do $(BIN)/mypy --no-error-summary $$each || exit 1; done
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline -q
 
@@ -69,7 +69,7 @@ endef
 
 .venv/pyvenv.cfg: $(UV)
 	$(call venv,.venv)
-	@printf '%s\n' $(addprefix $(CURDIR)/,$(PACKAGES)) \
+	@printf '%s\n' $(CURDIR) $(addprefix $(CURDIR)/,$(PACKAGES)) \
 	  > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/hxmlops.pth"
 
 .venv/.demo: .venv/pyvenv.cfg requirements/runtime.txt

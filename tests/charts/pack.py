@@ -66,7 +66,8 @@ def wanted() -> dict[Path, bytes]:
     for twin, other in TWINS.items():
         source, target = COLLECTION / "roles" / other / "chart", COLLECTION / "roles" / twin / "chart"
         for file in (source / "values.yaml", source / "values.schema.json", *sorted(source.glob("templates/*"))):
-            files[target / file.relative_to(source)] = files.get(file) or file.read_bytes()
+            content = files.get(file) or file.read_bytes()
+            files[target / file.relative_to(source)] = content.replace(other.encode(), twin.encode())
     return files
 
 

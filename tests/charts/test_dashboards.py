@@ -132,5 +132,3 @@ def test_carbon_intensities_are_those_of_the_stages() -> None:
     """One table in two parts of the project, as neither can read the other's files where it is installed."""
     theirs = ROOT / "stages" / "hxmlops_stages" / "data" / "carbon_intensity.csv"
     assert (FILES / "carbon_intensity.csv").read_text() == theirs.read_text(), f"copy it from {theirs}"
-
-
