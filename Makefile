@@ -47,7 +47,7 @@ test-cluster: .venv/.test ## roles, charts, engine and command line on real Kube
 charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
 	@$(BIN)/python tests/charts/pack.py
 
-benchmarks: .venv/.test .venv-anonymity/.done ## ours and each peer in one run, as tables
+benchmarks: .venv/.test .venv-anonymity/.done .venv-kubernetes-core/.done ## ours and each peer in one run, as tables
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 lock: $(UV) ## resolve requirements/*.in into the pinned *.txt again
@@ -79,6 +79,11 @@ endef
 .venv/.test: .venv/pyvenv.cfg requirements/test.txt
 	$(call install,.venv,test)
 	@touch $@ .venv/.demo
+
+.venv-kubernetes-core/.done: $(UV) requirements/kubernetes_core.txt
+	$(call venv,.venv-kubernetes-core)
+	$(call install,.venv-kubernetes-core,kubernetes_core)
+	@touch $@
 
 .venv-anonymity/.done: $(UV) requirements/anonymity.txt
 	$(call venv,.venv-anonymity)

@@ -77,7 +77,8 @@ class Cluster:
         logs.write_text(f"2026-01-01T00:00:00.000000000Z stdout F {LAST_WORDS}\n")
         patches = {
             "etcd": {"unsafe-no-fsync": "true"},
-            "kube-controller-manager": {"leader-elect": "false"},
+            # an hour: on a busy machine a late heartbeat is no sign of a dead node
+            "kube-controller-manager": {"leader-elect": "false", "node-monitor-grace-period": "1h"},
             "kube-scheduler": {"leader-elect": "false"},
         }
         documents = [

@@ -163,7 +163,10 @@ def test_mistakes_are_told_before_anything_runs(run: Run, tmp_path: Path, stagin
         ("values file /nowhere/values.yml: No such file", [{**web(), "values_files": ["/nowhere/values.yml"]}]),
         ("web: values don't meet the specifications of the schema", [web("other"), web(replicas=-1)]),
         ("release web needs base, which is to be absent", [web(needs=["base"]), {**web("base"), "state": "absent"}]),
-        ("release web: oci://registry.invalid/web needs a version", [{**web(), "chart": "oci://registry.invalid/web"}]),
+        (
+            "release web: chart oci://registry.invalid/web needs a version",
+            [{**web(), "chart": "oci://registry.invalid/web"}],
+        ),
     ]
     told = run(*(release(fails=True, releases=releases) for _, releases in mistakes))
     for (words, _), result in zip(mistakes, told, strict=True):

@@ -15,7 +15,7 @@ import yaml
 
 from tests.cluster.clusters import LAST_WORDS, Cluster
 from tests.cluster.play import Play, release
-from tests.cluster.web import BAD_HOOK, helm_at, slow, web
+from tests.cluster.web import BAD_HOOK, helm_at, slow, until, web
 
 HOST = "mno-staging"
 ALONE = ("--limit", HOST)
@@ -209,12 +209,13 @@ def test_the_api_server_dies_in_an_upgrade(breakable: Cluster, helm: Path, tmp_p
     namespace = breakable.namespace("dying")
     play = Play(tmp_path, {HOST: breakable}, namespace, helm)
     play([release(**web())]).succeeded()
-    running = play.start([release(**slow(600, message="hi"))])
+    running = play.start([release(**{**slow(600, message="hi"), "timeout_s": 10})])
     helm_at(breakable, namespace, 2, "pending-upgrade")
+    hook = ("get", "job/web-before", "-n", namespace, "-o", "name", "--ignore-not-found")
+    until(lambda: breakable.kubectl(*hook) or None, "the hook")
     breakable.kill_apiserver()
-    failed = play.finish(running, timeout=90).failed("connection refused")
-    (result,) = failed.results("helm_release")
-    told(result)
+    failed = play.finish(running, timeout=90).failed("nothing listens there: start the API server")
+    assert "pre-upgrade" in told(failed.results("helm_release")[0])
     assert "nothing listens there" in fails(play, release(fails=True, **web(message="hi")))[0]
     breakable.restart_apiserver()
     assert "revision 2 is pending-upgrade since" in fails(play, release(fails=True, **web(message="hi")))[0]

@@ -52,9 +52,15 @@ def releases(tasks: list[TaskResult], host: str | None = None) -> list[tuple[str
     return [
         (each["name"], each["action"])
         for task in tasks
-        if task.action == "hxmlops.mlops.modules" and host in (None, task.host)
+        if task.action == "hxmlops.mlops.modules" and host in (None, task.host) and task.status != "skipped"
         for each in task.result["releases"]
     ]
+
+
+def made_of(kind: str) -> list[str]:
+    """Releases of a domain of a kind, by its role."""
+    defaults = yaml.safe_load((ROLES / kind / "defaults" / "main.yml").read_text())
+    return [each["module"].replace("_", "-") for each in defaults[f"{kind}_modules"]]
 
 
 # -- each module, through its role -------------------------------------------------------------------------------------
@@ -121,14 +127,7 @@ def test_the_life_of_a_module(name: str, play: Play, staging: Cluster, namespace
 
 
 def test_three_domains_from_nothing_to_nothing(play: Play, clusters: dict[str, Cluster], unmade: str) -> None:
-    kinds = {host: host.replace("-", "_") for host in DOMAINS}
-    lists = {
-        host: [
-            each["module"].replace("_", "-")
-            for each in yaml.safe_load((ROLES / kind / "defaults" / "main.yml").read_text())[f"{kind}_modules"]
-        ]
-        for host, kind in kinds.items()
-    }
+    lists = {host: made_of(host.replace("-", "_")) for host in DOMAINS}
     # an admin, once
     assert play("prepare", "--check").succeeded().changed == len(DOMAINS)
     assert play("prepare").succeeded().changed == len(DOMAINS)
@@ -247,6 +246,39 @@ def test_images_to_mirror(play: Play) -> None:
     assert any("argoexec:" in image for image in plain)
     assert all(image.startswith(f"{MIRROR}/") for image in mirrored)
     assert {image.removeprefix(f"{MIRROR}/") for image in mirrored} == {image.partition("/")[2] for image in plain}
+
+
+def test_a_role_for_each_kind_of_domain(play: Play) -> None:
+    kinds = {host: host.replace("-", "_") for host in DOMAINS}
+    tasks = [
+        {
+            "ansible.builtin.import_role": {"name": f"hxmlops.mlops.{kind}"},
+            "when": f"inventory_hostname == '{host}'",
+            "check_mode": True,
+        }
+        for host, kind in kinds.items()
+    ]
+    by_kind, by_list = play(tasks).succeeded(), play(tasks, hxmlops_modules=[{"module": "minio"}]).succeeded()
+    for host, kind in kinds.items():
+        assert releases(by_kind.tasks, host) == [(name, "install") for name in made_of(kind)]
+        assert releases(by_list.tasks, host) == [("minio", "install")]
+
+
+def test_a_domain_is_repaired_and_recovered_when_told(play: Play, staging: Cluster, namespace: str) -> None:
+    modules = [{"module": "postgres"}, {"module": "minio"}]
+
+    def deploy(**variables: Any) -> list[tuple[str, str]]:
+        return releases(play("deploy", *ALONE, hxmlops_modules=modules, **variables).succeeded().tasks)
+
+    assert deploy() == [("postgres", "install"), ("minio", "install")]
+    staging.kubectl("delete", "service/postgres", "-n", namespace)
+    assert deploy() == [("postgres", "none"), ("minio", "none")]
+    assert deploy(hxmlops_drift="repair") == [("postgres", "repair"), ("minio", "none")]
+    record = "secret/sh.helm.release.v1.minio.v1"
+    staging.kubectl("label", record, "status=pending-upgrade", "--overwrite", "-n", namespace)
+    play("deploy", *ALONE, hxmlops_modules=modules).failed("run again with recover: true (hxmlops_recover=true)")
+    assert deploy(hxmlops_recover=True) == [("postgres", "none"), ("minio", "recover")]
+    assert deploy() == [("postgres", "none"), ("minio", "none")]
 
 
 def test_mistakes_in_a_domains_list(play: Play) -> None:

@@ -40,6 +40,7 @@ options:
     description:
       - Modules as in C(hxmlops_modules), each with C(module) and, where wanted, C(name) (of its release), C(values),
         C(values_file), C(needs) (names of releases), C(state), C(secrets) (given instead of generated), C(delete_data).
+      - C(secrets) may be the name of a variable that holds them, which keeps them out of the task's own arguments.
       - By default C(hxmlops_modules) of the domain, or else what a domain of its group is made of.
     type: list
     elements: dict

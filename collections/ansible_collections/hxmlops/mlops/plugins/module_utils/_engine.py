@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from ansible_collections.hxmlops.mlops.plugins.module_utils import _masking, _readiness, _secrets
 from ansible_collections.hxmlops.mlops.plugins.module_utils._drift import drift
+from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
 from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import (
     READY,
     Helm,
@@ -28,6 +28,7 @@ from ansible_collections.hxmlops.mlops.plugins.module_utils._locks import Locked
 from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release, order
 
 PROGRESS_S = 5.0
+TICK_S = 0.1
 POLL_S = 0.25
 SLOWEST_POLL_S = 2.0
 SILENCE_S = 15.0
@@ -69,6 +70,7 @@ class Step:
     before: str = ""
     after: str = ""
     now: str = ""  # what it is doing, for the progress line
+    waits: bool = False  # only for readiness now
 
     @property
     def changed(self) -> bool:
@@ -270,12 +272,14 @@ class Engine:
         """Run what is ready until all is done; a failure stops what needs it, or (fail-fast) all that is left."""
         sorter = order(step.release for step in steps.values())
         running: dict[concurrent.futures.Future[None], Step] = {}
-        begun, stopped = time.monotonic(), False
+        begun = told = time.monotonic()
+        stopped = False
         ready: list[str] = []
-        with concurrent.futures.ThreadPoolExecutor(self.options.concurrency) as pool:
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(steps))) as pool:
             while sorter.is_active():
                 ready += sorter.get_ready()
-                while ready and len(running) < self.options.concurrency:
+                # one that only waits for readiness holds nobody up
+                while ready and sum(not step.waits for step in running.values()) < self.options.concurrency:
                     name = ready.pop(0)
                     step = steps[name]
                     blocker = next((steps[need] for need in self._before(step, steps) if steps[need].failed), None)
@@ -290,11 +294,12 @@ class Engine:
                 if not running:
                     continue
                 done, _ = concurrent.futures.wait(
-                    running, timeout=PROGRESS_S, return_when=concurrent.futures.FIRST_COMPLETED
+                    running, timeout=TICK_S, return_when=concurrent.futures.FIRST_COMPLETED
                 )
-                if not done:
+                if time.monotonic() - told > PROGRESS_S:
+                    told = time.monotonic()
                     doing = "; ".join(f"{step.release.name}: {step.now}" for step in running.values())
-                    self.say(f"{time.monotonic() - begun:.0f} s: {doing}")
+                    self.say(f"{told - begun:.0f} s: {doing}")
                 for future in done:
                     step = running.pop(future)
                     future.result()
@@ -327,13 +332,13 @@ class Engine:
         except (HelmError, KubeError, Locked) as error:
             step.failed = True
             known = _masking.secrets_of(release.values) | _secrets.known(self.kube, release)
-            step.reason = _masking.scrubbed(f"{error}{self._after_failure(step)}", known)
+            step.reason = _masking.scrubbed(f"{error}{self._after_failure(step, error)}", known)
         finally:
             step.seconds = time.monotonic() - start
 
-    def _after_failure(self, step: Step) -> str:
-        """Learn which revision failed; why, in the words of the cluster, when it is a hook of it that did."""
-        with contextlib.suppress(KubeError):
+    def _after_failure(self, step: Step, error: UserError) -> str:
+        """Learn which revision failed; and why, where it is a hook of it or the API server that did."""
+        try:
             step.latest = stored(self.kube, step.release.namespace).latest(step.release.name)
             release = content(self.kube, step.latest) if step.latest and step.latest.status == "failed" else None
             for hook in (release or {}).get("hooks") or []:
@@ -341,6 +346,9 @@ class Engine:
                     for thing in manifests(hook["manifest"]):
                         live = self.kube.get(self.kube.path_of(thing, step.release.namespace))
                         return f": {_readiness.reason(self.kube, live, step.release.namespace)}" if live else ""
+        except KubeError as now:
+            if now.status is None and str(now) != str(error):
+                return f": {now}"
         return ""
 
     def _adopted(self, step: Step) -> bool:
@@ -412,6 +420,7 @@ class Engine:
         if not self.options.wait or step.latest is None:
             return
         record, release = step.latest, step.release
+        step.waits = True
         made = content(self.kube, record)
         objects = _readiness.waited_for(manifests(made["manifest"])) if made else []
         deadline, pause, silent_since = time.monotonic() + self.options.timeout_s, POLL_S, 0.0

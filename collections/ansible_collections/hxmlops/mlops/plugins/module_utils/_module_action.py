@@ -28,6 +28,7 @@ class ModuleAction(ClusterAction):
     def listed(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """The modules that the task is about: those it names, or one of the domain's, or all of them."""
         given = arguments["modules"] if arguments["modules"] is not None else self.domain_list()
+        given = None if given is None else [self._with_secrets(item) for item in given]
         if arguments["only"]:
             return [item for name in arguments["only"] for item in _modules.selected(given or [], name)]
         if given is None:
@@ -37,6 +38,12 @@ class ModuleAction(ClusterAction):
                 "set hxmlops_modules, or put it into one of them"
             )
         return list(given)
+
+    def _with_secrets(self, item: Any) -> Any:
+        """A module whose ``secrets`` name a variable that has them: Ansible may show a task's arguments to anybody."""
+        if isinstance(item, dict) and isinstance(item.get("secrets"), str):
+            return {**item, "secrets": self.variable(item["secrets"], {})}
+        return item
 
     def domain_access(self) -> Access:
         """The domain's cluster, by hxmlops_kubeconfig and hxmlops_context, or Ansible's K8S_AUTH_* environment."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def known() -> list[str]:
     return sorted(path.parent.name for path in ROLES.glob("*/module.yml"))
 
 
+@functools.cache
 def module(name: str) -> Module:
     """A module by name. Raises UserError for an unknown one."""
     folder = ROLES / name
