@@ -42,8 +42,8 @@ from rich.table import Table
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "collections")]
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _modules  # noqa: E402 - the project is no package
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import merged  # noqa: E402
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _modules  # noqa: E402 - the project is no package
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import merged  # noqa: E402
 
 from tests.cluster.clusters import DOMAINS, Cluster, environment, found, running, tools  # noqa: E402
 

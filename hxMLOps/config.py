@@ -295,8 +295,8 @@ def kubeconfig_of(given: str | None) -> str:
 def contexts(kubeconfig: str) -> dict[str, str]:
     """The contexts of a kubeconfig with their API server's address. Raises ConfigurationMistake."""
     sys.path.append(str(PROJECT / "collections"))  # the collection reads kubeconfigs already
-    from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-    from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import load
+    from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+    from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import load
 
     try:
         merged, _ = load(kubeconfig)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Busy, Domain, alive, started_at
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import Busy, Domain, alive, started_at
 
 
 @pytest.fixture

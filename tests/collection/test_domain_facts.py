@@ -8,10 +8,10 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain_facts import DEFAULT_CLASS, RAPL, rights, survey
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import KubeError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import Access
-from ansible_collections.hxmlops.mlops.plugins.module_utils._modules import known, module
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain_facts import DEFAULT_CLASS, RAPL, rights, survey
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import Access
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._modules import known, module
 
 NODES = "/api/v1/nodes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.hxmlops.mlops.plugins.inventory.kubeconfig import InventoryModule, domains, rules_of, sources
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import (
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import (
     OPTIONS,
     Access,
     KubeconfigError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _masking
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _masking
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _modules
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._images import images
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _modules
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._images import images
 from hypothesis import given
 from hypothesis import strategies as st
 

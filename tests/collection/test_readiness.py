@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils._drift import differences
-from ansible_collections.hxmlops.mlops.plugins.module_utils._readiness import state
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._drift import differences
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._readiness import state
 from hypothesis import given
 from hypothesis import strategies as st
 

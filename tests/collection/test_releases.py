@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import Record
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import NAME, PlanError, merged, order, parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Record
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import NAME, PlanError, merged, order, parse
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import started_at
-from ansible_collections.hxmlops.mlops.plugins.module_utils._supervisor import Supervisor
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import started_at
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._supervisor import Supervisor
 
 SLEEPER = [sys.executable, "-u", "-c", "import os,time; print(os.environ['WORD']); time.sleep(60)"]
 

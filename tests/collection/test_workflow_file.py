@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.hxmlops.mlops.plugins.module_utils._workflow import WorkflowError, load
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._workflow import WorkflowError, load
 
 WORKFLOW: dict[str, Any] = {
     "schema_version": "1.0",

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _masking, _modules
-from ansible_collections.hxmlops.mlops.plugins.module_utils._drift import differences, settled
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._module_action import MODULES, ModuleAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _masking, _modules
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._drift import differences, settled
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._module_action import MODULES, ModuleAction
 
 LEVEL = "pod-security.kubernetes.io"
 PARTS = ("Namespace", "CustomResourceDefinition")  # first, as others live in them or speak of them

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._cluster_action import CONNECTION, ClusterAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain_facts import survey
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._modules import module, of_kind
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._cluster_action import CONNECTION, ClusterAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain_facts import survey
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._modules import module, of_kind
 
 
 class ActionModule(ClusterAction):

@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._cluster_action import CONNECTION, ENGINE, ClusterAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._cluster_action import CONNECTION, ENGINE, ClusterAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import parse
 
 RELEASE: dict[str, Any] = {
     "name": {"type": "str"},

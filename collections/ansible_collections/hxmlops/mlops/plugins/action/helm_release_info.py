@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._cluster_action import CONNECTION, ClusterAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import stored
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._status import status
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._cluster_action import CONNECTION, ClusterAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import stored
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._status import status
 
 
 class ActionModule(ClusterAction):

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import code_digests
-from ansible_collections.hxmlops.mlops.plugins.module_utils._supervisor import Supervisor
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import code_digests
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._supervisor import Supervisor
 
 POLL_S = 0.05
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.hxmlops.mlops.plugins.module_utils._cluster_action import ENGINE
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._module_action import MODULES, ModuleAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._cluster_action import ENGINE
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._module_action import MODULES, ModuleAction
 
 
 class ActionModule(ModuleAction):

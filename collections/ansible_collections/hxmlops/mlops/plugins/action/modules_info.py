@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _modules
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import Helm, manifests
-from ansible_collections.hxmlops.mlops.plugins.module_utils._images import images
-from ansible_collections.hxmlops.mlops.plugins.module_utils._module_action import MODULES, ModuleAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release, parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _modules
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Helm, manifests
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._images import images
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._module_action import MODULES, ModuleAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, parse
 
 SIDE_BY_SIDE = 6
 

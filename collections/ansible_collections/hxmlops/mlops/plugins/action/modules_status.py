@@ -7,10 +7,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import stored
-from ansible_collections.hxmlops.mlops.plugins.module_utils._module_action import MODULES, ModuleAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release
-from ansible_collections.hxmlops.mlops.plugins.module_utils._status import status
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import stored
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._module_action import MODULES, ModuleAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._status import status
 
 SIDE_BY_SIDE = 8
 

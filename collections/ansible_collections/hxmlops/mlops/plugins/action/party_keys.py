@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import read_json
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import call
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_json
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import call
 
 KEYS = ("signing.pem", "encryption.age", "pseudonym.key", "split.key")
 

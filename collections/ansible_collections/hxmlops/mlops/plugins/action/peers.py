@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import read_json, write_private
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import call
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_json, write_private
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import call
 
 
 class ActionModule(DomainAction):

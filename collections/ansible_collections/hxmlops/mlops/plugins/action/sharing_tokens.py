@@ -9,9 +9,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import read_json, write_private
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import call
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_json, write_private
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import call
 
 RENEW = datetime.timedelta(days=7)
 

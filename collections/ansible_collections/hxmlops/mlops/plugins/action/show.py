@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
 
 
 class ActionModule(DomainAction):

@@ -7,10 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Domain
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._stage_local import BUSY, Stage
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import Domain
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._stage_local import BUSY, Stage
 
 WOULD_RUN = "would_run"
 GATES = ("fetch", "gate", "promotion")  # never skipped: they check what may have changed since

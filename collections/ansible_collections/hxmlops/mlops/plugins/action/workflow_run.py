@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _workflow
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Domain
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import digest_of, read_json, write_json
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import call, code_digests
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _workflow
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import Domain
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import digest_of, read_json, write_json
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import call, code_digests
 
 SETTINGS = {
     "party": "name the company it belongs to",

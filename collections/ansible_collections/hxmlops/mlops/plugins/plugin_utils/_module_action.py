@@ -7,12 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _modules
-from ansible_collections.hxmlops.mlops.plugins.module_utils._cluster_action import ClusterAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import Access, access
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release, parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _modules
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._cluster_action import ClusterAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import Access, access
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, parse
 
 MODULES: dict[str, Any] = {"modules": {"type": "list", "elements": "dict"}, "only": {"type": "list", "elements": "str"}}
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import alive, started_at
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import read_json
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import alive, started_at
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_json
 
 POLL_S = 0.2
 

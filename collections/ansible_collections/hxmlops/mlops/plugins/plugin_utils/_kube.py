@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import Access
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import Access
 
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 FIELD_MANAGER = "hxmlops"

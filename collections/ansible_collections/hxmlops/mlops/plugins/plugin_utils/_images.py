@@ -33,7 +33,7 @@ def _look(value: Any, found: set[str]) -> None:
     elif isinstance(value, list):
         for before, entry in zip([None, *value], value, strict=False):
             if isinstance(entry, str):
-                option, _, rest = entry.rpartition("=")
+                option, _equals, rest = entry.rpartition("=")
                 named = option or (before if isinstance(before, str) else "")
                 if named.startswith("-") and "image" in named and _REFERENCE.match(rest):
                     found.add(rest)

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._action import DomainAction
-from ansible_collections.hxmlops.mlops.plugins.module_utils._engine import Engine, Options, Step
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import OPTIONS, Access, access
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._action import DomainAction
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._engine import Engine, Options, Step
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import OPTIONS, Access, access
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release
 
 SECRET_OPTIONS = ("api_key", "client_key")
 CONNECTION: dict[str, Any] = {
-    name: {"type": kind, "no_log": name in SECRET_OPTIONS} for name, (kind, _) in OPTIONS.items()
+    name: {"type": kind, "no_log": name in SECRET_OPTIONS} for name, (kind, _variable) in OPTIONS.items()
 }
 ENGINE: dict[str, Any] = {
     "concurrency": {"type": "int", "default": 6},

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import parse_yaml
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import parse_yaml
 
 DEFAULT = "~/.kube/config"
 
@@ -286,7 +286,7 @@ def as_kubeconfig(found: Access, namespace: str) -> dict[str, Any]:
         user["client-certificate-data"] = text(found.certificate)
         user["client-key-data"] = text(found.key)
     if found.basic:
-        user["username"], _, user["password"] = found.basic.partition(":")
+        user["username"], _colon, user["password"] = found.basic.partition(":")
     if found.impersonate:
         user["as"] = found.impersonate
     return {

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
 
 _VOLATILE = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 _SHOWN = 60

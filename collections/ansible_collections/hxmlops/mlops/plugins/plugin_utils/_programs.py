@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import digest_of, sha256_file
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import digest_of, sha256_file
 
 STAGES = ("hxmlops_evidence", "hxmlops_recipe", "hxmlops_sharing", "hxmlops_stages")
 _FIND = (

@@ -21,9 +21,9 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import started_at
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import write_private
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import environment
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import started_at
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import write_private
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import environment
 
 LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes; supervisord binds a longer name first
 START_TIMEOUT_S = 20

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import (
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import (
     digest_of,
     parse_yaml,
     sha256_file,

@@ -18,9 +18,9 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import Helm, HelmError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError, ends
-from ansible_collections.hxmlops.mlops.plugins.module_utils._modules import METERS, Module, Place, cluster_objects
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Helm, HelmError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError, ends
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._modules import METERS, Module, Place, cluster_objects
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -67,7 +67,7 @@ class Right:
 
     def review(self) -> dict[str, Any]:
         """The SelfSubjectAccessReview that asks for it."""
-        resource, _, subresource = self.resource.partition("/")
+        resource, _slash, subresource = self.resource.partition("/")
         attributes = {"namespace": self.namespace, "group": self.group, "verb": self.verb, "resource": resource}
         return {
             "apiVersion": "authorization.k8s.io/v1",

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import read_json, write_json
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_json, write_json
 
 
 class Busy(Exception):

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _masking, _readiness
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import Stored, content, manifests
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _masking, _readiness
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Stored, content, manifests
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
 
 
 def status(kube: Kube, found: Stored, name: str, namespace: str) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def status(kube: Kube, found: Stored, name: str, namespace: str) -> dict[str, An
     if latest.status == "uninstalled":
         return told
     missing = _readiness.unready(kube, _readiness.waited_for(objects), namespace)
-    words = {(thing["kind"], thing["metadata"]["name"]): text for thing, _, text in missing}
+    words = {(thing["kind"], thing["metadata"]["name"]): text for thing, _state, text in missing}
     told["objects"] = [
         {"kind": kind, "name": label, "ready": (kind, label) not in words, "state": words.get((kind, label), "")}
         for kind, label in ((thing["kind"], thing["metadata"]["name"]) for thing in objects)
     ]
     told["ready"] = latest.status == "deployed" and not missing
     if missing:
-        thing, _, text = missing[0]
+        thing, _state, text = missing[0]
         label = f"{thing['kind']} {thing['metadata']['name']} {text}"
         told["reason"] = f"{label}: {_readiness.reason(kube, thing, namespace)}"
     elif latest.status != "deployed":

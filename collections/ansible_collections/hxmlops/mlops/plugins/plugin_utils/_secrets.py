@@ -10,9 +10,9 @@ import secrets
 import string
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import KEYS, Stored
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release, Secret, SecretKey
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import KEYS, Stored
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, Secret, SecretKey
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -80,7 +80,7 @@ def _value(source: SecretKey) -> str:
         return source.given
     if source.default is not None:
         return source.default
-    return "".join(secrets.choice(ALPHABET) for _ in range(source.length))
+    return "".join(secrets.choice(ALPHABET) for _each in range(source.length))
 
 
 def _encoded(text: str) -> str:

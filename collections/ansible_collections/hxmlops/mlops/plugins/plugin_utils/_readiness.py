@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "Pod", "CustomResourceDefinition")
 LOG_LINES = 3

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import parse_yaml_all, write_private
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kubeconfig import as_kubeconfig
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import parse_yaml_all, write_private
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kubeconfig import as_kubeconfig
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release
 
 OLDEST = (3, 14)
 PLAN = "hxmlops.io/plan"  # <digest of the plan>.<revision that it was for>

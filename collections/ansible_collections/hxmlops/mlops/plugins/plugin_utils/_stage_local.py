@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import (
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import (
     digest_of,
     read_json,
     sha256_tree,
     write_json,
 )
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import environment
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import environment
 
 POLL_S = 0.02
 BUSY = 5  # exit code of a program whose folder another program has locked

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._files import parse_yaml, parse_yaml_all
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import merged
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import parse_yaml, parse_yaml_all
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import merged
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # group of the inventory: the role that says what a domain of that kind is made of

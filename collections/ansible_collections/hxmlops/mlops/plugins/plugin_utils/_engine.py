@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.hxmlops.mlops.plugins.module_utils import _masking, _readiness, _secrets
-from ansible_collections.hxmlops.mlops.plugins.module_utils._drift import drift
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import (
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _masking, _readiness, _secrets
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._drift import drift
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import (
     READY,
     Helm,
     HelmError,
@@ -23,9 +23,9 @@ from ansible_collections.hxmlops.mlops.plugins.module_utils._helm import (
     manifests,
     stored,
 )
-from ansible_collections.hxmlops.mlops.plugins.module_utils._kube import Kube, KubeError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._locks import Locked, orphaned, release_lock
-from ansible_collections.hxmlops.mlops.plugins.module_utils._releases import Release, order
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._locks import Locked, orphaned, release_lock
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, order
 
 PROGRESS_S = 5.0
 TICK_S = 0.1
@@ -88,7 +88,7 @@ class Step:
             "reason": self.reason,
             "seconds": round(self.seconds, 2),
             **({"drift": self.drifts} if self.drifts else {}),
-            **({"secrets": [secret.name for secret, _ in self.lacking]} if self.lacking else {}),
+            **({"secrets": [secret.name for secret, _keys in self.lacking]} if self.lacking else {}),
             **({"warnings": self.warnings} if self.warnings else {}),
         }
 
@@ -221,7 +221,7 @@ class Engine:
             self._require(namespace)
         rendered = [step for step in changes if step.action in INSTALLS]
         if any(step.action != "secrets" for step in changes):
-            _ = self._helm  # missing or too old: said before anything runs
+            _early = self._helm  # missing or too old: said before anything runs
         if rendered:
             version, groups = self.kube.version(), self._api_versions()
             self._side_by_side(lambda step: self._render(step, version, groups), rendered)
@@ -293,7 +293,7 @@ class Engine:
                         running[pool.submit(self._do, step)] = step
                 if not running:
                     continue
-                done, _ = concurrent.futures.wait(
+                done, _pending = concurrent.futures.wait(
                     running, timeout=TICK_S, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 if time.monotonic() - told > PROGRESS_S:
@@ -442,7 +442,7 @@ class Engine:
                 why = _readiness.reason(self.kube, thing, release.namespace)
                 within = "" if failed else f" within {self.options.timeout_s} s"
                 raise HelmError(f"{step.now}{within}: {why}")
-            objects = [thing for thing, _, _ in missing]
+            objects = [thing for thing, _state, _reason in missing]
             time.sleep(pause)
             pause = min(pause * 1.3, SLOWEST_POLL_S)
         label = {"metadata": {"labels": {READY: str(record.revision)}}}

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.hxmlops.mlops.plugins.module_utils._domain import Busy
-from ansible_collections.hxmlops.mlops.plugins.module_utils._errors import UserError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._programs import ProgramError
-from ansible_collections.hxmlops.mlops.plugins.module_utils._workflow import WorkflowError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._domain import Busy
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._errors import UserError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import ProgramError
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._workflow import WorkflowError
 
 
 class DomainAction(ActionBase):  # type: ignore[misc]
