@@ -42,7 +42,7 @@ unit:
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS)
 
 test-cluster: .venv/.test ## roles, charts, engine and command line on real Kubernetes (builds it once; needs Go, root)
-	@$(BIN)/python -m pytest -q tests/cluster
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster
 
 charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
 	@$(BIN)/python tests/charts/pack.py

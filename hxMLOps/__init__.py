@@ -3,4 +3,4 @@
 # ruff: noqa: N999 # the original's name
 """The command line of HX-MLOps: what it does, a line of ansible-playbook can do, and ``--show`` prints that line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -244,8 +244,13 @@ class Client:
         return self.call("POST", path, document if isinstance(document, bytes) else json.dumps(document).encode())
 
     def call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        self.connection.request(method, path, body)
-        response = self.connection.getresponse()
+        try:
+            self.connection.request(method, path, body)
+            response = self.connection.getresponse()
+        except http.client.RemoteDisconnected:  # the server closes a connection that was idle for some seconds
+            self.connection.close()
+            self.connection.request(method, path, body)
+            response = self.connection.getresponse()
         return response.status, json.loads(response.read())
 
     def wait(self, version: str, state: str = "ready") -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_the_api_server_dies_and_comes_back(breakable: Cluster) -> None:
         breakable.kubectl("get", "namespaces", "--request-timeout=5s")
     breakable.restart_apiserver()
     breakable.apply(workload("Deployment"), namespace=namespace)
-    breakable.kubectl("rollout", "status", "deployment/web", "-n", namespace, "--timeout=30s")
+    breakable.kubectl("rollout", "status", "deployment/web", "-n", namespace, "--timeout=100s")
 
 
 @BOTH_HELMS

@@ -3,7 +3,7 @@
 No container engine runs where these tests do, so no kind cluster can be started. Two small programs take the places of
 kind and docker on the PATH: they keep clusters, nodes and images as files in a folder, answer in the form of the real
 ones (kind 0.33, docker 28), and record how they were called. What is shown is what the role asks for and when, not
-that a cluster comes up. That kind itself takes the role's configuration is seen only where a real one is installed.
+that a cluster comes up. That kind itself takes the role's configuration is asked of a real one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.cluster.clusters import tools
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIG = PROJECT / "collections/ansible_collections/hxmlops/mlops/roles/clusters/files/cluster.yml"
@@ -236,10 +238,9 @@ def test_one_message_says_what_is_wrong(machine: Machine, program: str, spoil: o
         assert output.count("[ERROR]") == 1, output
 
 
-@pytest.mark.skipif(not shutil.which("kind"), reason="no kind on the PATH")
 def test_kind_itself_takes_the_configuration(machine: Machine) -> None:
     """Kind decodes strictly, and refuses unknown fields, before it asks for the engine, which is missing here."""
-    kind = shutil.which("kind") or "kind"
+    kind = str(tools()["kind"] / "kind")
     environment = {"PATH": str(machine.folder), "HOME": str(machine.folder)}
     said = {}
     for name, text in (("right", CONFIG.read_text()), ("wrong", CONFIG.read_text().replace("nodes:", "nods:"))):
