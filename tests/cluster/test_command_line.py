@@ -8,8 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,11 @@ OF_THE_ENVIRONMENT = "do-not-write-me-down"
 class Terminal:
     """Runs `python -m hxMLOps` in a folder that is not the project's, on the domains of a `Play`."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, temporary: Path) -> None:
         self.play = play
         self.folder = play.folder / "elsewhere"
         self.folder.mkdir()
-        self.temporary = play.folder / "temporary"
-        self.temporary.mkdir()
+        self.temporary = temporary
         self.config = play.folder / "config.yml"
         play.command("check")  # writes the inventory
         self.config.write_text(play.inventory.read_text())
@@ -62,8 +62,9 @@ class Terminal:
 
 
 @pytest.fixture
-def hx(play: Play) -> Terminal:
-    return Terminal(play)
+def hx(play: Play) -> Iterator[Terminal]:
+    with tempfile.TemporaryDirectory() as folder:  # a short path: Ansible's sockets lie below it
+        yield Terminal(play, Path(folder))
 
 
 def columns(rows: Sequence[Sequence[str]], *numbers: int) -> list[list[str]]:
