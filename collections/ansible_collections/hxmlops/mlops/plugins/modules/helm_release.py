@@ -7,9 +7,9 @@ module: helm_release
 short_description: Helm releases as they should be, one or a graph of them
 version_added: 0.2.0
 description:
-  - The whole list is checked before anything runs, needs included, and every chart that is to be applied is rendered
-    with its values, which checks them against C(values.schema.json). Then independent releases are worked on side by
-    side.
+  - The whole list is checked before anything runs, needs included, and every chart that values are given to is
+    rendered with them, which checks them against C(values.schema.json). Then independent releases are worked on side
+    by side.
   - That nothing is to be done is found without starting helm, from one metadata-only list of the namespace's Secrets.
     A label of the release record holds a digest of chart and values and the revision that it was made for, so that
     a release which somebody changed by hand is seen as changed.

@@ -63,6 +63,7 @@ class Release:
     secrets: tuple[Secret, ...] = ()
     revision: int = 0
     delete_data: bool = False
+    given: bool = False  # a person gave values: they are checked against the chart before anything runs
 
     @property
     def remote(self) -> bool:
@@ -150,6 +151,7 @@ def _parse(item: Mapping[str, Any], namespace: str, folder: Path) -> Release:
         secrets=tuple(_secret(name, secret) for secret in item.get("secrets") or ()),
         revision=int(item.get("revision") or 0),
         delete_data=bool(item.get("delete_data")),
+        given=bool(item.get("values") or item.get("values_files")),
     )
 
 
