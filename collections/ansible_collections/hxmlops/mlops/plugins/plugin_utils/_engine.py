@@ -218,7 +218,7 @@ class Engine:
     def _prepare(self, changes: list[Step]) -> None:
         """Before anything runs: the namespace is there, and every chart renders with the values given to it.
 
-        A chart as its maker left it is not rendered first, but for a diff or in check mode: it is a quarter of the time.
+        A chart as its maker left it is not rendered first, but for a diff or in check mode: a quarter of the time.
         """
         for namespace in sorted({step.release.namespace for step in changes if step.action != "uninstall"}):
             self._require(namespace)
