@@ -26,7 +26,7 @@ class ActionModule(ModuleAction):
 
     def act(self, arguments: dict[str, Any]) -> dict[str, Any]:
         found = self.domain_access()
-        kube, place = Kube(found), self.place(found)
+        kube, place = Kube(found), self.place(found.namespace)
         items = self.listed(arguments) + [{"module": name} for name in arguments["meters"]]
         objects = wanted(items, place, arguments["deployers"])
         objects.sort(key=lambda thing: PARTS.index(thing["kind"]) if thing["kind"] in PARTS else len(PARTS))

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -13,7 +12,7 @@ from ansible_collections.hxmlops.mlops.plugins.plugin_utils import _modules
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Helm, manifests
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._images import images
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._module_action import MODULES, ModuleAction
-from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release
 
 SIDE_BY_SIDE = 6
 
@@ -28,15 +27,7 @@ class ActionModule(ModuleAction):
 
     def act(self, arguments: dict[str, Any]) -> dict[str, Any]:
         items = self.listed(arguments)
-        place = _modules.Place(
-            self.host,
-            str(self.variable("hxmlops_namespace", self.host)),
-            str(self.variable("hxmlops_location", "")),
-            str(self.variable("hxmlops_image_registry", "")),
-        )
-        releases = parse(
-            _modules.releases(items, place, self.domain_list() or []), place.namespace, Path(self._loader.get_basedir())
-        )
+        releases = self.as_releases(items, self.place(self.host))
         described = [
             _described(_modules.module(str(item["module"])), release)
             for item, release in zip(items, releases, strict=True)

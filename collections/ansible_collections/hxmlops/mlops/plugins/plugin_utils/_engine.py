@@ -63,7 +63,6 @@ class Step:
     reason: str = ""
     failed: bool = False
     seconds: float = 0.0
-    revision: int = 0
     lacking: list[Any] = field(default_factory=list)  # Secrets to make
     drifts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -82,7 +81,7 @@ class Step:
             "name": self.release.name,
             "namespace": self.release.namespace,
             "action": self.action,
-            "revision": self.revision or (self.latest.revision if self.latest else 0),
+            "revision": self.latest.revision if self.latest else 0,
             "changed": self.changed,
             "failed": self.failed,
             "reason": self.reason,
@@ -126,10 +125,8 @@ class Engine:
         if refused and not self.options.keep_going:
             for step in steps:
                 if step.action in (*CHANGES, "wait", "adopt") and not step.failed:
-                    step.action, step.reason = (
-                        "skipped",
-                        f"not begun: {refused[0].release.name} failed the checks before",
-                    )
+                    step.action = "skipped"
+                    step.reason = f"not begun: {refused[0].release.name} failed the checks before"
             return steps
         if self.options.check:
             return steps

@@ -118,8 +118,9 @@ class Kube:
     def path_of(self, thing: dict[str, Any], namespace: str) -> str:
         """Path of an object as a manifest has it; `namespace` where the manifest names none."""
         version, kind, name = thing["apiVersion"], thing["kind"], thing["metadata"]["name"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         if version not in self._resources:
-            found = self.get(f"/apis/{version}" if "/" in version else f"/api/{version}") or {}
+            found = self.get(root) or {}
             self._resources[version] = {
                 entry["kind"]: (entry["name"], entry["namespaced"])
                 for entry in found.get("resources", [])
@@ -128,7 +129,6 @@ class Kube:
         if kind not in self._resources[version]:
             raise KubeError(f"{self.access.where}: the cluster knows no {kind} of {version}", 404, "UnknownKind")
         plural, namespaced = self._resources[version][kind]
-        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         inside = f"/namespaces/{thing['metadata'].get('namespace') or namespace}" if namespaced else ""
         return f"{root}{inside}/{plural}/{urllib.parse.quote(name)}"
 

@@ -54,9 +54,9 @@ class ModuleAction(ClusterAction):
             )
         return access({"kubeconfig": self.variable("hxmlops_kubeconfig"), "context": self.variable("hxmlops_context")})
 
-    def place(self, found: Access | None) -> _modules.Place:
-        """The domain as the modules' data speaks of it."""
-        namespace = self.variable("hxmlops_namespace") or (found.namespace if found else None)
+    def place(self, otherwise: str | None) -> _modules.Place:
+        """The domain as the modules' data speaks of it; `otherwise` is its namespace where no variable says so."""
+        namespace = self.variable("hxmlops_namespace", otherwise)
         if not namespace:
             raise UserError(
                 f"domain {self.host} has no namespace: set hxmlops_namespace (its context in the kubeconfig has none)"
@@ -71,6 +71,9 @@ class ModuleAction(ClusterAction):
     def releases(self, arguments: dict[str, Any]) -> tuple[Kube, list[Release]]:
         """The domain's API server, and the listed modules as releases."""
         found = self.domain_access()
-        place = self.place(found)
-        items = _modules.releases(self.listed(arguments), place, self.domain_list() or [])
-        return Kube(found), parse(items, place.namespace, Path(self._loader.get_basedir()))
+        return Kube(found), self.as_releases(self.listed(arguments), self.place(found.namespace))
+
+    def as_releases(self, items: list[dict[str, Any]], place: _modules.Place) -> list[Release]:
+        """Modules as releases, in their order."""
+        made = _modules.releases(items, place, self.domain_list() or [])
+        return parse(made, place.namespace, Path(self._loader.get_basedir()))
