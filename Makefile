@@ -12,6 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PLAY := $(BIN)/ansible-playbook -i inventories/local
 PACKAGES := evidence recipe stages sharing_apis model_server
 # the end-to-end tests first, as they take longest
+# of the sharing APIs, what runs again where there is an S3 server
+ON_S3 := $(addprefix sharing_apis/tests/test_,stores.py model_v1.py dataset_v1.py model_published.py aliases.py)
 TESTS := tests hxMLOps/tests $(addsuffix /tests,$(PACKAGES))
 
 .PHONY: help demo test lint unit test-cluster charts down clean benchmarks lock
@@ -41,13 +43,15 @@ lint:
 unit:
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS)
 
-test-cluster: .venv/.test ## roles, charts, engine and command line on real Kubernetes (builds it once; needs Go, root)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster
+test-cluster: .venv/.test ## roles and charts on real Kubernetes, sharing APIs on S3, their page in a browser (needs Go, root)
+	@command -v chromedriver > /dev/null || apt-get install -qq -y chromium chromium-driver > /dev/null
+	@HXMLOPS_S3_SERVER=$$(tests/cluster/tools/build | sed -n 's/^versitygw=//p')/versitygw \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster tests/services $(ON_S3)
 
 charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
 	@$(BIN)/python tests/charts/pack.py
 
-benchmarks: .venv/.test .venv-anonymity/.done .venv-kubernetes-core/.done ## ours and each peer in one run, as tables
+benchmarks: .venv/.test .venv-anonymity/.done .venv-kubernetes-core/.done .venv-mlflow/.done ## ours and each peer in one run, as tables
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 lock: $(UV) ## resolve requirements/*.in into the pinned *.txt again
@@ -83,6 +87,11 @@ endef
 .venv-kubernetes-core/.done: $(UV) requirements/kubernetes_core.txt
 	$(call venv,.venv-kubernetes-core)
 	$(call install,.venv-kubernetes-core,kubernetes_core)
+	@touch $@
+
+.venv-mlflow/.done: $(UV) requirements/mlflow.txt
+	$(call venv,.venv-mlflow)
+	$(call install,.venv-mlflow,mlflow)
 	@touch $@
 
 .venv-anonymity/.done: $(UV) requirements/anonymity.txt

@@ -81,6 +81,15 @@ class Trust:
                 return keys.load_public_key(key["public"])
         raise Refused("signature", f"key {short(key_id)} of {name} is not pinned here; {HOW}")
 
+    def signing_keys(self) -> list[tuple[str, str]]:
+        """(domain's name, key id) of every pinned signing key, also of those that are not valid now."""
+        return [
+            (name, key["key_id"])
+            for name, pin in self._all.items()
+            for key in pin["keys"]
+            if (pin["kind"], key["purpose"]) == ("domain", "signing")
+        ]
+
     def recipient(self, name: str, *, at: datetime) -> str:
         """The age recipient to encrypt to: of the valid ones, that pinned last. Refused("recipient") without
         any.

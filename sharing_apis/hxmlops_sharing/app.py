@@ -1,25 +1,16 @@
 """The two applications, from one code base."""
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from hxmlops_sharing import problems
+from hxmlops_sharing import health, problems, tus, versions_api
+from hxmlops_sharing.fast_reads import FastReads
 from hxmlops_sharing.frame import RequestFrame
-from hxmlops_sharing.openapi import DocumentedApp
-from hxmlops_sharing.records import Health
+from hxmlops_sharing.openapi import DocumentedApp, problems_of
 from hxmlops_sharing.service import Service
 
 PREFIX = "/api/v1"
-
-health_router = APIRouter()
-
-
-@health_router.get("/health")
-@health_router.head("/health", include_in_schema=False)
-async def health() -> Health:
-    """Answered without a token."""
-    return Health(status="UP")
 
 
 def create_app(service: Service) -> FastAPI:
@@ -38,10 +29,18 @@ def create_app(service: Service) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    app.include_router(health_router)
-    app.include_router(health_router, prefix=PREFIX)
+    app.include_router(health.router)
+    app.include_router(health.router, prefix=PREFIX)
     app.include_router(router, prefix=PREFIX)
+    app.include_router(tus.router, prefix=PREFIX)
+    app.include_router(versions_api.router, prefix=PREFIX, responses=problems_of(400, 401, 403, 404, 422, 429, 503))
+    if service.settings.catalogue:
+        from hxmlops_sharing import catalogue  # imports the template engine
+
+        app.include_router(catalogue.router)
     app.exception_handler(HTTPException)(problems.on_http_exception)
     app.exception_handler(RequestValidationError)(problems.on_invalid_request)
+    app.add_middleware(tus.TusFrame)
+    app.add_middleware(FastReads, kind=service.registry.kind)
     app.add_middleware(RequestFrame)
     return app

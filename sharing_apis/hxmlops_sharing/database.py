@@ -1,81 +1,214 @@
-"""Where the records are: SQLite (WAL) through SQLAlchemy. Two ways in: `read` and `write`."""
+"""Where the records are: SQLite (WAL) or PostgreSQL through SQLAlchemy. Two ways in: `read` and `write`."""
 
 import asyncio
 import contextlib
 import fcntl
-from collections.abc import AsyncIterator
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio.to_thread
+import asyncpg
 from sqlalchemy import URL, Connection, event, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hxmlops_sharing.migrations import HEAD
+from hxmlops_sharing.settings import Settings
 
 BUSY_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 5
+COMMAND_TIMEOUT_S = 60
+CONNECTIONS = 10
+WRITER_LOCK = 0x68786D6C  # of PostgreSQL's advisory locks, within one database
 
 
 class DatabaseError(Exception):
     """The database cannot be used: one line with what to do."""
 
 
-class Database:
-    """One SQLite file. Several servers may share it."""
+class DatabaseUnavailable(Exception):
+    """The database did not answer, or not in time: another try may succeed."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._engine = create_async_engine(
-            URL.create("sqlite+aiosqlite", database=str(path)),
-            connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S},
-        )
+
+class Database:
+    """One SQLite file or one PostgreSQL database. Several servers may share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.dialect = "postgresql" if settings.on_postgresql else "sqlite"
+        self.path = None if settings.on_postgresql else Path(settings.database)
+        self.name = _name(settings)
         self._writing = asyncio.Lock()
-        event.listen(self._engine.sync_engine, "connect", _prepare_connection)
-        event.listen(self._engine.sync_engine, "begin", _begin)
+        self._settings = settings
+        self._sqlite: sqlite3.Connection | None = None
+        self._pool: Any = None
+        self._engine = _postgresql(settings) if self.path is None else _sqlite(self.path)
 
     async def open(self) -> None:
         """Make the schema current. DatabaseError when that cannot be."""
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with _locked(self.path.with_name(self.path.name + ".lock")):
+            async with self._migrating():
                 await self._migrate()
         except OSError as error:
+            raise DatabaseError(f"database {self.name}: {_reason(error)}: {self._advice()}") from None
+        except (SQLAlchemyError, DatabaseUnavailable) as error:
             raise DatabaseError(
-                f"database {self.path}: {error.strerror}: name a file that this user may write to"
-            ) from None
-        except SQLAlchemyError as error:
-            raise DatabaseError(
-                f"database {self.path}: {getattr(error, 'orig', error)}: name an SQLite file or a new one"
+                f"database {self.name}: {getattr(error, 'orig', None) or error}: {self._advice()}"
             ) from None
 
-    async def _migrate(self) -> None:
-        async with self._engine.connect() as connection:
-            revision = await connection.run_sync(_revision)
-            if revision == HEAD:
-                return
-            if revision is not None and revision > HEAD:
-                raise DatabaseError(
-                    f"database {self.path} has schema {revision}, this server knows up to {HEAD}: start a newer server"
-                )
-        async with self.write() as connection:
-            await connection.run_sync(_upgrade)
-            await connection.commit()
+    async def check(self) -> None:
+        """DatabaseUnavailable when it does not answer."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
 
     @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that sees one state of the database."""
-        async with self._engine.connect() as connection:
+    async def read(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with; with `snapshot`, all it reads is of one moment. DatabaseUnavailable."""
+        async with self._connected() as connection:
+            if snapshot and self.dialect == "postgresql":
+                connection = await connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
+
+    async def fetch(self, statement: str, *values: object) -> Mapping[str, Any] | None:
+        """The first row of a statement in the database's own words and parameters (`?` or `$1`), without SQLAlchemy.
+
+        For what is asked thousands of times a second. JSON comes as text. DatabaseUnavailable.
+        """
+        if self.path is not None:
+            if self._sqlite is None:
+                self._sqlite = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+                self._sqlite.row_factory = sqlite3.Row
+            row = self._sqlite.execute(
+                statement, values
+            ).fetchone()  # some microseconds: less than another thread costs
+            return dict(row) if row else None
+        try:
+            if self._pool is None:
+                self._pool = await _pool(self._settings)
+            found = await self._pool.fetchrow(statement, *values)
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, TimeoutError) as error:
+            raise DatabaseUnavailable(type(error).__name__) from error
+        return dict(found) if found else None
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that excludes every other writer from its start; undone unless committed."""
-        async with self._writing, self._engine.connect() as connection:
-            yield await connection.execution_options(hxmlops_write=True)
+        async with self._writing, self._connected() as connection:
+            if self.dialect == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+                yield connection
+            else:
+                connection = await connection.execution_options(hxmlops_write=True)
+                await connection.begin()
+                yield connection
 
     async def close(self) -> None:
+        if self._sqlite is not None:
+            self._sqlite.close()
+        if self._pool is not None:
+            self._pool.terminate()
         await self._engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self._engine.connect()
+        except (OSError, PoolTimeoutError) as error:
+            raise DatabaseUnavailable(_reason(error)) from error
+        except Exception as error:
+            if self.dialect == "sqlite":
+                raise
+            raise DatabaseUnavailable(type(error).__name__) from error
+        try:
+            yield connection
+        except DBAPIError as error:
+            if _is_away(error):
+                raise DatabaseUnavailable(type(error.orig).__name__) from error
+            raise
+        finally:
+            await connection.close()
+
+    @contextlib.asynccontextmanager
+    async def _migrating(self) -> AsyncIterator[None]:
+        """One process at a time; others wait. On PostgreSQL the writers' lock does that."""
+        if self.path is None:
+            yield
+            return
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.path.with_name(self.path.name + ".lock").open("w") as file:
+            await anyio.to_thread.run_sync(fcntl.flock, file, fcntl.LOCK_EX)
+            yield
+
+    async def _migrate(self) -> None:
+        async with self.read() as connection:
+            if await connection.run_sync(_revision) == HEAD:
+                return
+        async with self.write() as connection:
+            revision = await connection.run_sync(_revision)  # another server may have been first
+            if revision is not None and revision > HEAD:
+                raise DatabaseError(
+                    f"database {self.name} has schema {revision}, this server knows up to {HEAD}: start a newer server"
+                )
+            if revision != HEAD:
+                await connection.run_sync(_upgrade)
+                await connection.commit()
+
+    def _advice(self) -> str:
+        if self.dialect == "sqlite":
+            return "name an SQLite file that this user may write to, or a new one"
+        return "check the name, the user, its password, and that PostgreSQL runs there"
+
+
+def _sqlite(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S},
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_connection)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _postgresql(settings: Settings) -> AsyncEngine:
+    url = urlsplit(settings.database)
+    return create_async_engine(
+        URL.create(
+            "postgresql+asyncpg",
+            username=settings.database_username or None,
+            password=settings.database_password.get_secret_value() or None,
+            host=url.hostname,
+            port=url.port or 5432,
+            database=url.path.lstrip("/"),
+        ),
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        pool_pre_ping=True,
+        connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S},
+    )
+
+
+async def _pool(settings: Settings) -> Any:
+    url = urlsplit(settings.database)
+    return await asyncpg.create_pool(
+        user=settings.database_username or None,
+        password=settings.database_password.get_secret_value() or None,
+        host=url.hostname,
+        port=url.port or 5432,
+        database=url.path.lstrip("/"),
+        min_size=0,
+        max_size=CONNECTIONS,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def _name(settings: Settings) -> str:
+    return urlsplit(settings.database).path.lstrip("/") if settings.on_postgresql else settings.database
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:
@@ -107,9 +240,13 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-@contextlib.asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
-    """One process at a time; others wait."""
-    with path.open("w") as file:
-        await anyio.to_thread.run_sync(fcntl.flock, file, fcntl.LOCK_EX)
-        yield
+def _is_away(error: DBAPIError) -> bool:
+    """Lost connections, and PostgreSQL on its way up or down (class 57P of its error codes)."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    locked = "database is locked" in str(error.orig)
+    return error.connection_invalidated or state.startswith(("57P", "08")) or locked
+
+
+def _reason(error: BaseException) -> str:
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else "no answer in time" if isinstance(error, TimeoutError) else str(error)

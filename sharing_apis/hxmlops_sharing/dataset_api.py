@@ -6,109 +6,88 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import JSONResponse
 
 from hxmlops_evidence.digests import digest_of
+from hxmlops_sharing.access import Caller
 from hxmlops_sharing.downloads import answer_bytes
-from hxmlops_sharing.openapi import bytes_answer, form_body, problems_of
+from hxmlops_sharing.incoming import Content
+from hxmlops_sharing.openapi import form_body, page_headers, problems_of
 from hxmlops_sharing.problems import Problem, validated
-from hxmlops_sharing.records import DATASET, DatasetMetadata, DatasetRecord, Datasets
+from hxmlops_sharing.records import DATASET, DatasetMetadata, DatasetRecord, DatasetRegistration, Datasets
 from hxmlops_sharing.registry import Version
-from hxmlops_sharing.service import (
-    Admin,
-    DigestInPath,
-    Identifier,
-    Reader,
-    RequestId,
-    Service,
-    ServiceHere,
-    VersionOrLatest,
-    Writer,
-    check_name,
-    given,
-)
-from hxmlops_sharing.store import Content
-from hxmlops_sharing.uploads import FORM, form_upload, media_type, unsupported
+from hxmlops_sharing.service import Reader, RequestId, Service, ServiceHere, Writer, check_name, given, noted
+from hxmlops_sharing.uploads import FORM, JSON, form_upload, json_upload, media_type, unsupported
+from hxmlops_sharing.versions_api import After, Limit, hand_over, next_page, register, version_routes
 from hxmlops_sharing.zips import Entry, zip_of
 
-router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 503))
+router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 429, 503))
 
 ZIP = "application/zip"
-BYTES = bytes_answer(ZIP)
-UPLOAD = problems_of(409, 413, 415, 507)
+UPLOAD = problems_of(409, 411, 413, 415, 507)
 FILES = ("datasetFile", "dataModelFile")
 
 
 @router.post(
-    "/dataset", response_model=DatasetRecord, responses=UPLOAD, openapi_extra=form_body(DatasetMetadata, *FILES)
-)
+    "/dataset", response_model=DatasetRecord, responses=UPLOAD,
+    openapi_extra=form_body(DatasetMetadata, *FILES, registration=DatasetRegistration),
+)  # fmt: skip
 async def upload_dataset(request: Request, service: ServiceHere, caller: Writer, request_id: RequestId) -> Response:
-    """Register a version: a dataset and the data model that describes it."""
-    if media_type(request) != FORM:
-        raise unsupported(FORM)
-    async with form_upload(request, service.store, FILES, with_crc32=True) as upload:
+    """Register a version: a dataset and the data model that describes it, in a form or sent by tus before."""
+    match media_type(request):
+        case "multipart/form-data":
+            upload_context = form_upload(request, service.receiver, FILES, with_crc32=True)
+        case "application/json":
+            digests = {"datasetFile": "datasetSha256", "dataModelFile": "dataModelSha256"}
+            upload_context = json_upload(request, service, caller, digests)
+        case _:
+            raise unsupported(FORM, JSON)
+    async with upload_context as upload:
         metadata = validated(DatasetMetadata, upload.texts)
         check_name(caller, metadata.name)
         files = [upload.files[name] for name in FILES]
         contents = _contents(files[0].content, files[1].content)
-        row = await service.registry.add(metadata.columns(), contents, files, caller, request_id)
+        row = await register(service, metadata.columns(), contents, files, caller, request_id)
     return JSONResponse(DATASET.record(row))
 
 
 @router.head("/dataset_catalog", include_in_schema=False)
-@router.get("/dataset_catalog", response_model=Datasets)
+@router.get("/dataset_catalog", response_model=Datasets, responses=page_headers())
 async def dataset_catalogue(
+    request: Request,
     service: ServiceHere,
     caller: Reader,
+    request_id: RequestId,
     tag: str | None = None,
     dataType: str | None = None,  # noqa: N803 (the name on the wire)
     name: str | None = None,
     version: str | None = None,
+    after: After = 0,
+    limit: Limit | None = None,
 ) -> Response:
-    """Versions that match every filter."""
+    """Versions that match every filter. In pages when there is a limit."""
     filters = given(tag=tag, data_type=dataType, name=name, version=version)
-    rows = await service.registry.catalogue(filters, caller)
+    rows = await service.registry.catalogue(filters, caller, after=after, limit=limit)
+    noted(service, caller, "catalogue", request_id, name=name)
     if not rows:
         raise Problem(404, "not-found", "no dataset matches")
-    return JSONResponse({"datasets": [DATASET.record(row) for row in rows]})
+    return JSONResponse({"datasets": [DATASET.record(row) for row in rows]}, headers=next_page(request, rows, limit))
 
 
-@router.head("/dataset/by_id/{identifier}", include_in_schema=False)
-@router.get("/dataset/by_id/{identifier}", response_class=Response, responses=BYTES)
-async def download_dataset(
-    request: Request,
-    identifier: Identifier,
-    service: ServiceHere,
-    caller: Reader,
-    version: VersionOrLatest = "latest",
-) -> Response:
+async def answer_dataset(request: Request, service: Service, caller: Caller, row: Version) -> Response:
     """A zip file with the entries `dataset` and `dataModel`."""
-    return await _zip(request, service, await service.registry.find(identifier, version, caller))
+    digests = [row.dataset_sha256, row.data_model_sha256]
+    handed = await hand_over(request, service, caller, row, digests)
+    pieces = zip_of(
+        [
+            Entry("dataset", handed.segments[digests[0]], row.dataset_size, row.dataset_crc32),
+            Entry("dataModel", handed.segments[digests[1]], row.data_model_size, row.data_model_crc32),
+        ]
+    )
+    return await answer_bytes(
+        request, service.store, pieces, sha256=row.sha256, media_type=ZIP,
+        filename=f"{row.name}_{row.version}_files.zip", begin=handed.begin, end=handed.end,
+    )  # fmt: skip
 
 
-@router.head("/dataset/{identifier}/data", include_in_schema=False)
-@router.get("/dataset/{identifier}/data", response_model=DatasetRecord)
-async def dataset_record(
-    identifier: Identifier, service: ServiceHere, caller: Reader, version: VersionOrLatest = "latest"
-) -> Response:
-    """The record of a version."""
-    return JSONResponse(DATASET.record(await service.registry.find(identifier, version, caller)))
-
-
-@router.head("/artifacts/{sha256}", include_in_schema=False)
-@router.get("/artifacts/{sha256}", response_class=Response, responses=BYTES)
-async def download_artifact(request: Request, sha256: DigestInPath, service: ServiceHere, caller: Reader) -> Response:
-    """That zip file by the digest of the pair: of {dataset: sha256, dataModel: sha256}."""
-    return await _zip(request, service, await service.registry.find_by_digest(sha256, caller))
-
-
-@router.delete("/dataset/{identifier}", response_model=DatasetRecord)
-async def delete_dataset(
-    identifier: Identifier,
-    version: VersionOrLatest,
-    service: ServiceHere,
-    caller: Admin,
-    request_id: RequestId,
-) -> Response:
-    """Delete a version; answers the record that was."""
-    return JSONResponse(DATASET.record(await service.registry.delete(identifier, version, caller, request_id)))
+router.include_router(version_routes(DATASET, DatasetRecord, Datasets, ZIP, answer_dataset))
 
 
 def _contents(dataset: Content, data_model: Content) -> dict[str, Any]:
@@ -121,14 +100,3 @@ def _contents(dataset: Content, data_model: Content) -> dict[str, Any]:
         "data_model_size": data_model.size,
         "data_model_crc32": data_model.crc32,
     }
-
-
-async def _zip(request: Request, service: Service, row: Version) -> Response:
-    pieces = zip_of(
-        [
-            Entry("dataset", row.dataset_sha256, row.dataset_size, row.dataset_crc32),
-            Entry("dataModel", row.data_model_sha256, row.data_model_size, row.data_model_crc32),
-        ]
-    )
-    filename = f"{row.name}_{row.version}_files.zip"
-    return await answer_bytes(request, service.store, pieces, sha256=row.sha256, media_type=ZIP, filename=filename)

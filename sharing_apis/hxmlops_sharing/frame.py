@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, one log line, and an answer whatever happens inside."""
+"""What surrounds every request: its id, one log line, figures, refusals on record, an answer whatever happens."""
 
 import re
 import secrets
@@ -9,8 +9,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hxmlops_sharing import problems
+from hxmlops_sharing.audit import Line
+from hxmlops_sharing.metrics import NO_ROUTE, route_of
+from hxmlops_sharing.service import Service
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REFUSALS = frozenset({400, 401, 403, 404, 409, 411, 412, 413, 415, 416, 422, 423, 429, 460, 507})
 
 log = structlog.get_logger("hxmlops_sharing")
 
@@ -25,13 +29,20 @@ class RequestFrame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        service: Service = scope["app"].state.service
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         path = scope["path"]
         if path.endswith("/") and path != "/":
             scope = {**scope, "path": path[:-1]}
         started = time.perf_counter()
-        status = sent = 0
+        status = sent = received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def observed(message: Message) -> None:
             nonlocal status, sent
@@ -46,7 +57,7 @@ class RequestFrame:
             await send(message)
 
         try:
-            await self.app(scope, receive, observed)
+            await self.app(scope, counted, observed)
         except ClientDisconnect:
             pass  # status 0 in the log
         except Exception as error:
@@ -54,17 +65,27 @@ class RequestFrame:
             if answer.status_code == 500:
                 log.error("unexpected_error", request_id=request_id, exc_info=True)
             if status == 0:
-                await problems.respond(answer, request_id)(scope, receive, observed)
+                await problems.respond(answer, request_id)(scope, counted, observed)
         finally:
+            seconds = time.perf_counter() - started
+            route = route_of(scope)
+            client = scope["state"].get("client")
+            service.metrics.requests(scope["method"], route, status, seconds)
+            service.metrics.received(received)
+            service.metrics.sent(sent)
+            if status in REFUSALS and route != NO_ROUTE:
+                detail = {"status": status, "method": scope["method"][:16], "route": route}
+                service.audit.note(Line("refused", client or "anonymous", detail=detail, request_id=request_id))
             log.info(
                 "request",
                 request_id=request_id,
-                client=scope["state"].get("client"),
+                client=client,
                 method=scope["method"],
                 path=path,
                 status=status,
+                bytes_received=received,
                 bytes_sent=sent,
-                duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                duration_ms=round(seconds * 1000, 1),
             )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import JSONResponse
 
+from hxmlops_sharing.access import Caller
 from hxmlops_sharing.downloads import answer_bytes
-from hxmlops_sharing.openapi import bytes_answer, form_or_raw_body, json_body, problems_of, raw_body
+from hxmlops_sharing.openapi import form_or_raw_body, json_body, page_headers, problems_of, raw_body
 from hxmlops_sharing.problems import Problem, validated
 from hxmlops_sharing.records import (
     MODEL,
@@ -15,12 +16,12 @@ from hxmlops_sharing.records import (
     ModelChange,
     ModelMetadata,
     ModelRecord,
+    ModelRegistration,
     Models,
 )
 from hxmlops_sharing.registry import Version
 from hxmlops_sharing.service import (
-    Admin,
-    DigestInPath,
+    Annotator,
     Identifier,
     Reader,
     RequestId,
@@ -31,100 +32,105 @@ from hxmlops_sharing.service import (
     Writer,
     check_name,
     given,
+    noted,
 )
-from hxmlops_sharing.uploads import FORM, OCTET_STREAM, form_upload, json_object, media_type, raw_upload, unsupported
+from hxmlops_sharing.uploads import (
+    FORM,
+    JSON,
+    OCTET_STREAM,
+    form_upload,
+    json_upload,
+    media_type,
+    raw_upload,
+    unsupported,
+)
+from hxmlops_sharing.versions_api import After, JsonObject, Limit, hand_over, next_page, register, version_routes
 from hxmlops_sharing.zips import Piece
 
-router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 503))
-JsonObject = Annotated[dict[str, Any], Depends(json_object)]
+router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 429, 503))
 ObjectMember = Literal["parameters", "characteristics"]
 
-BYTES = bytes_answer(OCTET_STREAM)
-UPLOAD = problems_of(409, 413, 415, 507)
-JSON = problems_of(409, 413, 415)
+UPLOAD = problems_of(409, 411, 413, 415, 507)
+CHANGE = problems_of(409, 413, 415)
 
 
 @router.post(
-    "/model", response_model=ModelRecord, responses=UPLOAD, openapi_extra=form_or_raw_body(ModelMetadata, "file")
-)
+    "/model", response_model=ModelRecord, responses=UPLOAD,
+    openapi_extra=form_or_raw_body(ModelMetadata, "file", registration=ModelRegistration),
+)  # fmt: skip
 async def upload_model(request: Request, service: ServiceHere, caller: Writer, request_id: RequestId) -> Response:
-    """Register a version: a form, or the bytes alone with the metadata in the query."""
+    """Register a version: a form, the bytes alone with the metadata in the query, or a file sent by tus before."""
     match media_type(request):
         case "multipart/form-data":
-            upload_context = form_upload(request, service.store, ("file",))
+            upload_context = form_upload(request, service.receiver, ("file",))
         case "application/octet-stream":
-            upload_context = raw_upload(request, service.store)
+            upload_context = raw_upload(request, service.receiver)
+        case "application/json":
+            upload_context = json_upload(request, service, caller, {"file": "sha256"})
         case _:
-            raise unsupported(FORM, OCTET_STREAM)
+            raise unsupported(FORM, OCTET_STREAM, JSON)
     async with upload_context as upload:
         metadata = validated(ModelMetadata, upload.texts)
         check_name(caller, metadata.name)
         file = upload.files["file"]
         contents = {"sha256": file.content.sha256, "size": file.content.size}
-        row = await service.registry.add(metadata.columns(), contents, [file], caller, request_id)
+        row = await register(service, metadata.columns(), contents, [file], caller, request_id)
     return JSONResponse(MODEL.record(row))
 
 
 @router.head("/model_catalog", include_in_schema=False)
-@router.get("/model_catalog", response_model=Models)
+@router.get("/model_catalog", response_model=Models, responses=page_headers())
 @router.head("/model/catalog", include_in_schema=False)
-@router.get("/model/catalog", response_model=Models, operation_id="model_catalogue_as_published")
+@router.get(
+    "/model/catalog", response_model=Models, responses=page_headers(), operation_id="model_catalogue_as_published"
+)
 async def model_catalogue(
+    request: Request,
     service: ServiceHere,
     caller: Reader,
+    request_id: RequestId,
     status: Annotated[list[str], Query(description="one or several")] = ["production"],  # noqa: B006 (read only)
     domain: str | None = None,
     tag: str | None = None,
     name: str | None = None,
     version: str | None = None,
     class_: Annotated[str | None, Query(alias="class")] = None,
+    after: After = 0,
+    limit: Limit | None = None,
 ) -> Response:
-    """Versions that match every filter; of `status`, one of its values."""
+    """Versions that match every filter; of `status`, one of its values. In pages when there is a limit."""
     statuses = [word for wanted in status for word in SAME_STATUS.get(wanted, (wanted,)) if word]
     filters = given(domain=domain, tag=tag, name=name, version=version, class_=class_)
-    rows = await service.registry.catalogue({**filters, "status": statuses or ["production"]}, caller)
+    filters["status"] = statuses or ["production"]
+    rows = await service.registry.catalogue(filters, caller, after=after, limit=limit)
+    noted(service, caller, "catalogue", request_id, name=name)
     if not rows:
         raise Problem(404, "not-found", "no model matches")
-    return JSONResponse({"models": [MODEL.record(row) for row in rows]})
+    return JSONResponse({"models": [MODEL.record(row) for row in rows]}, headers=next_page(request, rows, limit))
 
 
-@router.head("/model/by_id/{identifier}", include_in_schema=False)
-@router.get("/model/by_id/{identifier}", response_class=Response, responses=BYTES)
+async def answer_model(request: Request, service: Service, caller: Caller, row: Version) -> Response:
+    handed = await hand_over(request, service, caller, row, [row.sha256])
+    piece = Piece(row.size, segments=handed.segments[row.sha256])
+    return await answer_bytes(
+        request, service.store, [piece], sha256=row.sha256, media_type=OCTET_STREAM, digest=row.sha256,
+        redirect=service.settings.s3_redirect, begin=handed.begin, end=handed.end,
+    )  # fmt: skip
+
+
+router.include_router(version_routes(MODEL, ModelRecord, Models, OCTET_STREAM, answer_model))
+
+
 @router.head("/model/{identifier}", include_in_schema=False)
-@router.get("/model/{identifier}", response_class=Response, responses=BYTES)
-async def download_model(
+@router.get("/model/{identifier}", response_class=Response, include_in_schema=False)
+async def download_as_published(
     request: Request, identifier: Identifier, service: ServiceHere, caller: Reader, version: VersionOrLatest = "latest"
 ) -> Response:
     """The bytes of a version."""
-    return await _bytes(request, service, await service.registry.find(identifier, version, caller))
+    return await answer_model(request, service, caller, await service.registry.find(identifier, version, caller))
 
 
-@router.head("/model/{identifier}/data", include_in_schema=False)
-@router.get("/model/{identifier}/data", response_model=ModelRecord)
-async def model_record(
-    identifier: Identifier, service: ServiceHere, caller: Reader, version: VersionOrLatest = "latest"
-) -> Response:
-    """The record of a version."""
-    return JSONResponse(MODEL.record(await service.registry.find(identifier, version, caller)))
-
-
-@router.head("/artifacts/{sha256}", include_in_schema=False)
-@router.get("/artifacts/{sha256}", response_class=Response, responses=BYTES)
-async def download_artifact(request: Request, sha256: DigestInPath, service: ServiceHere, caller: Reader) -> Response:
-    """The bytes with this digest (with or without `sha256:`)."""
-    return await _bytes(request, service, await service.registry.find_by_digest(sha256, caller))
-
-
-@router.delete("/model/{identifier}", response_model=ModelRecord)
-async def delete_model(
-    identifier: Identifier, version: VersionOrLatest, service: ServiceHere, caller: Admin, request_id: RequestId
-) -> Response:
-    """Delete a version; answers the record that was."""
-    row = await service.registry.delete(identifier, version, caller, request_id)
-    return JSONResponse(MODEL.record(row))
-
-
-@router.patch("/model/{identifier}", response_model=ModelRecord, responses=JSON, openapi_extra=json_body(ModelChange))
+@router.patch("/model/{identifier}", response_model=ModelRecord, responses=CHANGE, openapi_extra=json_body(ModelChange))
 async def change_model(
     identifier: Identifier, service: ServiceHere, caller: Writer, body: JsonObject, request_id: RequestId
 ) -> Response:
@@ -157,7 +163,7 @@ async def put_model(
     registered = await service.registry.find(identifier, version, caller)
     words = _without_null({"status": status, "tag": tag})
     changes = _without_null(validated(ModelChange, words).columns())
-    async with raw_upload(request, service.store) as upload:
+    async with raw_upload(request, service.receiver) as upload:
         if upload.files["file"].content.sha256 != registered.sha256:
             raise Problem(
                 409, "immutable",
@@ -168,21 +174,21 @@ async def put_model(
     return JSONResponse(MODEL.record(row))
 
 
-@router.post("/model/{identifier}/{member}", response_model=ModelRecord, responses=JSON, openapi_extra=json_body())
+@router.post("/model/{identifier}/{member}", response_model=ModelRecord, responses=CHANGE, openapi_extra=json_body())
 async def add_to_object(
     identifier: Identifier,
     member: ObjectMember,
     service: ServiceHere,
-    caller: Writer,
+    caller: Annotator,
     body: JsonObject,
     request_id: RequestId,
 ) -> Response:
-    """Add to parameters or characteristics; what has the same name is replaced."""
+    """Add to parameters or characteristics; what has the same name is replaced, if the token's scope is `write`."""
     row = await service.registry.change(identifier, None, {member: body}, caller, request_id, merge=True)
     return JSONResponse(MODEL.record(row))
 
 
-@router.put("/model/{identifier}/{member}", response_model=ModelRecord, responses=JSON, openapi_extra=json_body())
+@router.put("/model/{identifier}/{member}", response_model=ModelRecord, responses=CHANGE, openapi_extra=json_body())
 async def replace_object(
     identifier: Identifier,
     member: ObjectMember,
@@ -194,11 +200,6 @@ async def replace_object(
     """Replace all parameters or all characteristics."""
     row = await service.registry.change(identifier, None, {member: body}, caller, request_id)
     return JSONResponse(MODEL.record(row))
-
-
-async def _bytes(request: Request, service: Service, row: Version) -> Response:
-    piece = Piece(row.size, sha256=row.sha256)
-    return await answer_bytes(request, service.store, [piece], sha256=row.sha256, media_type=OCTET_STREAM)
 
 
 def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator, Mapping
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from hxmlops_sharing.digests import declared_digest
+from hxmlops_sharing.incoming import Incoming
 from hxmlops_sharing.problems import Problem
-from hxmlops_sharing.store import Incoming
 
 MAX_TEXT = 8 << 20
 """Bytes of all text fields together; `parameters` carries signed statements with their reports."""
 MAX_PARTS = 100
+MAX_HEADERS = 16 << 10
+"""Bytes of one part's header fields."""
 
 
 class FormReader:
@@ -40,7 +43,8 @@ class FormReader:
         self._text_size = 0
         self._parts: list[str] = []
         self._header = (bytearray(), bytearray())
-        self._disposition = b""
+        self._headers: dict[str, str] = {}
+        self._headers_size = 0
         self._pieces: list[tuple[Incoming, bytes]] = []
         self._ended = False
 
@@ -65,24 +69,30 @@ class FormReader:
             raise Problem(400, "malformed", "text fields should be UTF-8") from None
 
     def _on_part_begin(self) -> None:
-        self._disposition = b""
+        self._headers = {}
+        self._headers_size = 0
         if len(self._parts) >= MAX_PARTS:
             raise Problem(413, "too-large", f"more than {MAX_PARTS} parts")
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header[0].extend(data[start:end])
+        self._extend_header(0, data[start:end])
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1].extend(data[start:end])
+        self._extend_header(1, data[start:end])
+
+    def _extend_header(self, side: int, data: bytes) -> None:
+        self._headers_size += len(data)
+        if self._headers_size > MAX_HEADERS:
+            raise Problem(413, "too-large", f"header fields of more than {MAX_HEADERS >> 10} KiB in one part")
+        self._header[side].extend(data)
 
     def _on_header_end(self) -> None:
         field, value = self._header
-        if field.lower() == b"content-disposition":
-            self._disposition = bytes(value)
+        self._headers[field.decode("latin-1").lower()] = value.decode("latin-1")
         self._header = (bytearray(), bytearray())
 
     def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        _, options = parse_options_header(self._headers.get("content-disposition", "").encode("latin-1"))
         try:
             name = options[b"name"].decode()
         except (KeyError, UnicodeDecodeError):
@@ -90,7 +100,11 @@ class FormReader:
         if name in self._parts:
             raise Problem(400, "malformed", "a part of the form is there twice")
         self._parts.append(name)
-        if name not in self._files:
+        if name in self._files:
+            incoming = self._files[name]
+            incoming.declared = declared_digest(self._headers, "content-digest", "digest")
+            incoming.waits = len(self._parts) == len(self._texts) + 1
+        else:
             self._texts[name] = bytearray()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

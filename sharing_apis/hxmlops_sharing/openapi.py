@@ -1,22 +1,52 @@
 """What the OpenAPI documents say of bodies and errors that are not read or answered through pydantic."""
 
+import threading
 from typing import Any
 
-from fastapi import FastAPI
+import anyio.to_thread
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from starlette.responses import JSONResponse
 
+from hxmlops_sharing.examples import add_examples
 from hxmlops_sharing.problems import PROBLEM_TYPE
 from hxmlops_sharing.records import ProblemDetails
-from hxmlops_sharing.uploads import FORM, OCTET_STREAM
+from hxmlops_sharing.uploads import FORM, JSON, OCTET_STREAM
 
 
 class DocumentedApp(FastAPI):
-    """Its document has the schema that `problems_of` refers to."""
+    """Its document has the schema that `problems_of` refers to, and examples."""
+
+    def setup(self) -> None:
+        self._making = threading.Lock()
+        if self.openapi_url:
+            self.add_route(self.openapi_url, self._answer, include_in_schema=False)
 
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        document["components"]["schemas"][ProblemDetails.__name__] = ProblemDetails.model_json_schema()
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"]["schemas"][ProblemDetails.__name__] = ProblemDetails.model_json_schema()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    _without_empty_content(operation["responses"])
+            add_examples(document)
+        return super().openapi()
+
+    async def _answer(self, request: Request) -> JSONResponse:
+        document = await anyio.to_thread.run_sync(self._made)  # takes the first time as long as a thousand requests
+        prefix = request.scope.get("root_path", "")
+        return JSONResponse({**document, "servers": [{"url": prefix}]} if prefix else document)
+
+    def _made(self) -> dict[str, Any]:
+        with self._making:
+            return self.openapi()
+
+
+def _without_empty_content(answers: dict[str, Any]) -> None:
+    """FastAPI says JSON of answers that have no body."""
+    for status in ("201", "204"):
+        if answers.get(status, {}).get("content") == {"application/json": {"schema": {}}}:
+            del answers[status]["content"]
 
 
 BINARY = {"type": "string", "format": "binary"}
@@ -40,20 +70,32 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "Problem", "content": {PROBLEM_TYPE: {"schema": schema}}} for status in statuses}
 
 
-def form_body(metadata: type[BaseModel], *files: str) -> dict[str, Any]:
-    """A multipart form with a text for each member of the metadata, and these files."""
-    return _body({FORM: {"schema": _form(metadata, files)}})
+def page_headers() -> dict[int | str, dict[str, Any]]:
+    """An answer in pages."""
+    link = {"description": 'with a limit, the next page: `<URL>; rel="next"`', "schema": {"type": "string"}}
+    return {200: {"headers": {"Link": link}}}
 
 
-def form_or_raw_body(metadata: type[BaseModel], *files: str) -> dict[str, Any]:
-    """That form, or the bytes alone with the texts in the query."""
+def form_body(metadata: type[BaseModel], *files: str, registration: type[BaseModel]) -> dict[str, Any]:
+    """A multipart form with a text for each member of the metadata and these files, or JSON that names files."""
+    return _body({FORM: {"schema": _form(metadata, files)}, JSON: {"schema": registration.model_json_schema()}})
+
+
+def form_or_raw_body(metadata: type[BaseModel], *files: str, registration: type[BaseModel]) -> dict[str, Any]:
+    """That form or JSON, or the bytes alone with the texts in the query."""
     schema = _form(metadata, ())
     parameters = [
         {"name": name, "in": "query", "required": False, "schema": property_}
         for name, property_ in schema["properties"].items()
         if property_ != JSON_TEXT
     ]
-    body = _body({FORM: {"schema": _form(metadata, files)}, OCTET_STREAM: {"schema": BINARY}})
+    body = _body(
+        {
+            FORM: {"schema": _form(metadata, files)},
+            OCTET_STREAM: {"schema": BINARY},
+            JSON: {"schema": registration.model_json_schema()},
+        }
+    )
     return {"parameters": parameters, **body}
 
 

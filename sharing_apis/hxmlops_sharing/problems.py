@@ -14,7 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from hxmlops_sharing.database import DatabaseUnavailable
+from hxmlops_sharing.store import StoreUnavailable
+
 PROBLEM_TYPE = "application/problem+json"
+POSTGRESQL_DISK_FULL = "53100"
+NOT_REGISTERED = {460: "Checksum Mismatch"}  # of tus
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -32,7 +37,7 @@ class ProblemResponse(JSONResponse):
 
 def respond(error: HTTPException, request_id: str) -> ProblemResponse:
     """The response for an error. The router's own errors (404, 405) get their phrase as slug."""
-    title = http.HTTPStatus(error.status_code).phrase
+    title = NOT_REGISTERED.get(error.status_code) or http.HTTPStatus(error.status_code).phrase
     slug = error.slug if isinstance(error, Problem) else re.sub(r"\W+", "-", title.lower())
     return ProblemResponse(
         {
@@ -69,17 +74,22 @@ def validated[T: BaseModel](model: type[T], values: Mapping[str, Any]) -> T:
 
 
 def of_exception(error: BaseException) -> Problem:
-    """What a client is told of an exception nobody handled: a full disk is said, all else is not."""
+    """What a client is told of an exception nobody handled: what is full or away is said, all else is not."""
     if is_disk_full(error):
         return Problem(507, "storage-full", "no room left for this upload: tell the owner of this server")
+    if isinstance(error, DatabaseUnavailable | StoreUnavailable):
+        what = "database" if isinstance(error, DatabaseUnavailable) else "store"
+        return Problem(503, f"{what}-unavailable", f"the {what} does not answer: try again", {"Retry-After": "2"})
     return Problem(500, "internal", "unexpected error: tell the owner of this server the request id")
 
 
 def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in DISK_FULL
-    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
-        return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if isinstance(error, DBAPIError):
+        if isinstance(error.orig, sqlite3.Error):
+            return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        return getattr(error.orig, "sqlstate", None) == POSTGRESQL_DISK_FULL
     return False
 
 

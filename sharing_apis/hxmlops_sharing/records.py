@@ -47,6 +47,8 @@ def _one_line(text: str) -> str:
 def _not_reserved(version: str) -> str:
     if version == "latest":
         raise ValueError("'latest' stands for the newest version: name this one")
+    if version.startswith("@"):
+        raise ValueError("'@' begins the name of an alias: name this version otherwise")
     return version
 
 
@@ -129,6 +131,55 @@ class Models(BaseModel):
 
 class Datasets(BaseModel):
     datasets: list[DatasetRecord]
+
+
+class ModelRegistration(ModelMetadata):
+    """A model whose file was sent by tus before."""
+
+    file: Annotated[str, Field(description="the file's id or URL below `/api/v1/files`")]
+    sha256: Annotated[Digest | None, Field(description="must be the file's digest, when given")] = None
+
+
+class DatasetRegistration(DatasetMetadata):
+    """A dataset whose two files were sent by tus before."""
+
+    dataset_file: Annotated[str, Field(description="the file's id or URL below `/api/v1/files`")]
+    data_model_file: Annotated[str, Field(description="the file's id or URL below `/api/v1/files`")]
+    dataset_sha256: Annotated[Digest | None, Field(description="must be the file's digest, when given")] = None
+    data_model_sha256: Annotated[Digest | None, Field(description="must be the file's digest, when given")] = None
+
+
+class AliasChange(BaseModel):
+    """Which version an alias shall name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    identifier: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class AliasRecord(BaseModel):
+    """What an alias names; `identifier` is null where it was removed. `revision` rises with each change."""
+
+    alias: str
+    name: str
+    identifier: int | None
+    revision: int
+    setAt: str  # noqa: N815 (the name on the wire)
+    setBy: str  # noqa: N815
+
+
+class Aliases(BaseModel):
+    aliases: list[AliasRecord]
+
+
+class Verified(BaseModel):
+    """What the server verified when the version was uploaded; null where it did not look."""
+
+    verified: dict[str, Any] | None
+
+
+class AuditLines(BaseModel):
+    lines: list[dict[str, Any]]
 
 
 class Health(BaseModel):

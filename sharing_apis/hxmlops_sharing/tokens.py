@@ -5,16 +5,21 @@ import fcntl
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from hxmlops_evidence.files import make_private_folder, write_private
 
-SCOPES = ("read", "write", "admin")
+SCOPES = ("read", "annotate", "write", "admin")
+MAX_NUMBER = 2**53 - 1
+"""Of quotas and rates: what JSON can say exactly."""
+
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 class TokensError(Exception):
@@ -23,32 +28,62 @@ class TokensError(Exception):
 
 @dataclass(frozen=True)
 class Grant:
-    """One entry of the tokens file. `sha256` is the token's digest, `expires_at` RFC 3339."""
+    """One entry of the tokens file. `sha256` is the token's digest, `expires_at` RFC 3339; 0 leaves the number to
+    the server's settings.
+    """
 
     sha256: str
     client: str
     scopes: tuple[str, ...]
     artifacts: tuple[str, ...]
     expires_at: str
+    purpose: str = ""
+    recipient: str = ""
+    quota_bytes: int = 0
+    requests_per_minute: int = 0
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """ValueError, KeyError or TypeError when it is no grant."""
-        if set(value) != {field.name for field in fields(cls)}:
+        """ValueError, KeyError, TypeError or AttributeError when it is no grant."""
+        if not isinstance(value, dict) or not _REQUIRED <= set(value) <= _REQUIRED | set(_OPTIONAL):
             raise ValueError("wrong members")
         if not (isinstance(value["scopes"], list) and isinstance(value["artifacts"], list)):
             raise ValueError("no lists")
         grant = cls(**value | {"scopes": tuple(value["scopes"]), "artifacts": tuple(value["artifacts"])})
-        texts = (grant.sha256, grant.client, grant.expires_at, *grant.scopes, *grant.artifacts)
-        if not all(isinstance(each, str) for each in texts) or not set(grant.scopes) <= set(SCOPES):
-            raise ValueError("wrong values")
-        if grant.expires.tzinfo is None:
-            raise ValueError("no time zone")
+        grant.check()
         return grant
+
+    def to_json(self) -> dict[str, Any]:
+        """As the tokens file has it: optional members only where they say something."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value != _OPTIONAL.get(name)
+        }
+
+    def check(self) -> None:
+        """ValueError, TypeError or AttributeError when a value is wrong."""
+        if not _DIGEST.fullmatch(self.sha256):
+            raise ValueError("sha256 should be sha256: and 64 hexadecimal digits")
+        if not set(self.scopes) <= set(SCOPES):
+            raise ValueError(f"scopes are {', '.join(SCOPES)}")
+        if not self.client:
+            raise ValueError("the client should have a name")
+        if not all(each.isprintable() for each in (self.client, *self.artifacts, self.purpose, self.recipient)):
+            raise ValueError("texts should have printable characters only")
+        for number in (self.quota_bytes, self.requests_per_minute):
+            if type(number) is not int or not 0 <= number <= MAX_NUMBER:
+                raise ValueError(f"numbers should be from 0 to {MAX_NUMBER}")
+        if self.expires.tzinfo is None:
+            raise ValueError("the time should have a zone")
 
     @property
     def expires(self) -> datetime:
         return datetime.fromisoformat(self.expires_at)
+
+
+_OPTIONAL: dict[str, Any] = {each.name: each.default for each in fields(Grant) if each.default is not MISSING}
+_REQUIRED = {each.name for each in fields(Grant)} - set(_OPTIONAL)
 
 
 def token_digest(token: bytes) -> str:
@@ -75,7 +110,7 @@ def read_tokens(path: Path) -> list[Grant]:
         raise TokensError(
             f"tokens file {path}: {error.strerror}: make it with `python -m hxmlops_sharing token create`"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise TokensError(
             f"tokens file {path} is not a list of grants {{sha256, client, scopes, artifacts, expires_at}}: "
             "restore it, or remove it and create the tokens again"
@@ -87,6 +122,10 @@ class TokensFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.reads = 0
+        """How often the file was read: it rises when the grants may have changed."""
+        self.noticed = 0
+        """The value of `reads` whose grants the audit has."""
         self._seen: tuple[int, int, int] | None = None
         self._grants: list[Grant] = []
 
@@ -101,30 +140,54 @@ class TokensFile:
             self._seen = None
             self._grants = read_tokens(self.path)
             self._seen = now
+            self.reads += 1
         return self._grants
 
 
-def create_token(tokens: Path, out: Path, *, client: str, scopes: list[str], artifacts: list[str], days: int) -> bool:
+def create_token(
+    tokens: Path,
+    out: Path,
+    *,
+    client: str,
+    scopes: list[str],
+    artifacts: list[str],
+    days: int,
+    purpose: str = "",
+    recipient: str = "",
+    quota_bytes: int = 0,
+    requests_per_minute: int = 0,
+) -> bool:
     """Make a token, its digest in `tokens`, itself in `out` (0600). Of the token in `out`, if any, nothing stays.
 
-    False when `out` has a token already that is valid and for the same client, scopes and artifacts.
+    False when `out` has a token already that is valid and says the same. TokensError for what no grant can say.
     """
     expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
+    token = secrets.token_urlsafe(32).encode()
     wanted = Grant(
-        "", client, tuple(each for each in SCOPES if each in scopes), tuple(sorted(set(artifacts))),
+        token_digest(token),
+        client,
+        tuple(each for each in SCOPES if each in scopes),
+        tuple(sorted(set(artifacts))),
         expires.isoformat().replace("+00:00", "Z"),
-    )  # fmt: skip
+        purpose,
+        recipient,
+        quota_bytes,
+        requests_per_minute,
+    )
+    try:
+        wanted.check()
+    except ValueError as error:
+        raise TokensError(f"no token for {client!a}: {error}") from None
     with _changing(tokens) as grants:
         earlier = find(grants, token_digest(out.read_bytes().strip())) if out.exists() else None
         if (
             earlier is not None
             and earlier.expires > datetime.now(UTC)
-            and replace(earlier, sha256="", expires_at="") == replace(wanted, expires_at="")
+            and replace(earlier, sha256=wanted.sha256, expires_at=wanted.expires_at) == wanted
         ):
             return False
-        token = secrets.token_urlsafe(32).encode()
         grants[:] = [grant for grant in grants if grant is not earlier]
-        grants.append(replace(wanted, sha256=token_digest(token)))
+        grants.append(wanted)
         write_private(out, token + b"\n")
     return True
 
@@ -150,5 +213,5 @@ def _changing(path: Path) -> Iterator[list[Grant]]:
         before = list(grants)
         yield grants
         if grants != before or not path.exists():
-            document = json.dumps([asdict(grant) for grant in grants], indent=2)
+            document = json.dumps([grant.to_json() for grant in grants], indent=2)
             write_private(path, document.encode() + b"\n")

@@ -5,7 +5,10 @@ Fields are named in PKWARE's APPNOTE.TXT, sections 4.3.7 (local header), 4.3.12 
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from hxmlops_sharing.store import Segment
 
 FIRST_OF_1980 = (1 << 5) | 1  # the format's first date, month and day; with time 0
 REGULAR_FILE = 0o100644 << 16
@@ -16,21 +19,21 @@ LIMIT32 = 0xFFFFFFFF
 @dataclass(frozen=True)
 class Entry:
     name: str
-    sha256: str
+    segments: tuple[Segment, ...]
     size: int
     crc32: int
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of bytes of an answer: either given, or an object of the store."""
+    """A run of bytes of an answer: either given, or an object of the store, its segments one after another."""
 
     size: int
     data: bytes = b""
-    sha256: str = ""
+    segments: tuple[Segment, ...] = ()
 
 
-def zip_of(entries: list[Entry]) -> list[Piece]:
+def zip_of(entries: Sequence[Entry]) -> list[Piece]:
     """The pieces of a zip file with these entries, of any size."""
     pieces: list[Piece] = []
     directory = b""
@@ -38,7 +41,7 @@ def zip_of(entries: list[Entry]) -> list[Piece]:
     for entry in entries:
         local = _local_header(entry)
         directory += _directory_header(entry, offset)
-        pieces += [Piece(len(local), local), Piece(entry.size, sha256=entry.sha256)]
+        pieces += [Piece(len(local), local), Piece(entry.size, segments=entry.segments)]
         offset += len(local) + entry.size
     end = _end(len(entries), len(directory), offset)
     return [*pieces, Piece(len(directory) + len(end), directory + end)]

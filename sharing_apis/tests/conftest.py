@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import httpx2 as httpx
 import pytest
 import structlog
 import uvloop
+from postgres import PostgreSQL, postgresql
+from s3_server import PROGRAM, s3_server
 
 from hxmlops_sharing.app import create_app
+from hxmlops_sharing.database import Database
 from hxmlops_sharing.serve import bind, server_of
 from hxmlops_sharing.service import Service
 from hxmlops_sharing.settings import Settings, read_settings
@@ -26,6 +30,10 @@ from hxmlops_sharing.settings import Settings, read_settings
 type Start = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
 """Starts a server with settings given by keyword; gives a client of its root."""
 type StartProcess = Callable[..., contextlib.AbstractContextManager[tuple[subprocess.Popen[bytes], httpx.Client]]]
+type Backend = Callable[[], dict[str, Any]]
+"""Settings that name a new, empty database and store other than SQLite and a folder; {} for these."""
+
+BACKENDS = ["sqlite-folder", "postgresql-folder"] + (["sqlite-s3", "postgresql-s3"] if PROGRAM else [])
 
 
 class Host:
@@ -33,7 +41,7 @@ class Host:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.settings = read_settings(
-            kind=kind, auth="none", port=0, database=folder / "records.sqlite", store=folder / "store"
+            kind=kind, auth="none", port=0, database=str(folder / "records.sqlite"), store=str(folder / "store")
         )
         self.loop = uvloop.new_event_loop()
         self.listening = bind(self.settings)
@@ -52,9 +60,9 @@ class Host:
     @contextlib.contextmanager
     def open(self, folder: Path, **given: Any) -> Iterator[httpx.Client]:
         """A client of a service over this folder, where there may be one already."""
-        if not (folder / "records.sqlite").exists():
+        if "database" not in given and not (folder / "records.sqlite").exists():
             shutil.copy(self.settings.database, folder / "records.sqlite")
-        replaced = {"database": folder / "records.sqlite", "store": folder / "store"} | given
+        replaced = {"database": str(folder / "records.sqlite"), "store": str(folder / "store")} | given
         stack = contextlib.AsyncExitStack()
         settings = Settings(**self.settings.model_dump() | replaced)
         before = self.app.state.service
@@ -77,16 +85,19 @@ class Host:
 
 
 @contextlib.contextmanager
-def in_process(folder: Path, *, kind: str = "model") -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """A server as users start it, without authentication; its log is `folder/log`."""
-    environment = {
-        **os.environ,
-        "HXMLOPS_SHARING_KIND": kind,
-        "HXMLOPS_SHARING_DATABASE": str(folder / "records.sqlite"),
-        "HXMLOPS_SHARING_STORE": str(folder / "store"),
-        "HXMLOPS_SHARING_AUTH": "none",
-        "HXMLOPS_SHARING_PORT": "0",
+def in_process(
+    folder: Path, *, kind: str = "model", **given: Any
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A server as users start it, without authentication unless told otherwise; its log is `folder/log`."""
+    settings = {
+        "kind": kind,
+        "database": folder / "records.sqlite",
+        "store": folder / "store",
+        "auth": "none",
+        "port": 0,
+        **given,
     }
+    environment = os.environ | {f"HXMLOPS_SHARING_{name.upper()}": str(value) for name, value in settings.items()}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "hxmlops_sharing", "serve"], env=environment, stderr=log)
     try:
@@ -138,10 +149,63 @@ def start_in(model_host: Host, dataset_host: Host) -> Start:
     return lambda folder, **given: hosts[given.get("kind", "model")].open(folder, **given)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules with ALL_BACKENDS run against each; others against SQLite and a folder."""
+    if "backend" in metafunc.fixturenames:
+        every = getattr(metafunc.module, "ALL_BACKENDS", False)
+        metafunc.parametrize("backend", BACKENDS if every else BACKENDS[:1], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for all tests."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: PostgreSQL) -> str:
+    """Name of a database to copy, with the current schema and nothing in it."""
+    settings = read_settings(kind="model", auth="none", store="unused", **postgres.database())
+
+    async def migrate() -> None:
+        database = Database(settings)
+        await database.open()
+        await database.close()
+
+    asyncio.run(migrate())
+    return settings.database.rpartition("/")[2]
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Any]]:
+    """Settings of a bucket on an S3 server for all tests."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Where a test's records and bytes are."""
+    database, store = request.param.split("-")
+
+    def settings() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if database == "postgresql":
+            found |= request.getfixturevalue("postgres").database(template=request.getfixturevalue("migrated"))
+        if store == "s3":
+            found |= request.getfixturevalue("s3")
+            found["store"] += f"/{secrets.token_hex(4)}"
+        return found
+
+    return settings
+
+
 @pytest.fixture
-def start(start_in: Start, tmp_path: Path) -> Start:
-    """Starts an API over the test's folder, with settings by keyword."""
-    return lambda **given: start_in(tmp_path, **given)
+def start(start_in: Start, tmp_path: Path, backend: Backend) -> Start:
+    """Starts an API over the test's folder, or another backend, with settings by keyword."""
+    settings = backend()
+    return lambda **given: start_in(tmp_path, **settings | given)
 
 
 @pytest.fixture

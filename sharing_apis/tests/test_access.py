@@ -10,8 +10,10 @@ from typing import Protocol
 
 import httpx2 as httpx
 import pytest
+from issuer import AUDIENCE, Issuer
 from structlog.testing import capture_logs
 
+from hxmlops_sharing.__main__ import main
 from hxmlops_sharing.tokens import create_token, revoke_tokens, token_digest
 
 
@@ -112,11 +114,138 @@ def test_what_a_token_is_not_for_does_not_exist_for_its_holder(api: httpx.Client
     assert api.get(f"/api/v1/artifacts/{sha256}", headers=narrow).status_code == 200
 
 
+def test_who_may_annotate_adds_and_changes_nothing(api: httpx.Client, holder: Holder) -> None:
+    admin, annotate, read = holder("admin"), holder("annotate"), holder("read")
+    upload(api, admin)
+    url = "/api/v1/model/1/characteristics"
+    assert api.post(url, json={"verdict": "accepted"}, headers=read).status_code == 403
+    assert api.post(url, json={"verdict": "accepted"}, headers=annotate).json()["characteristics"] == {
+        "verdict": "accepted"
+    }
+    assert api.post(url, json={"verdict": "accepted"}, headers=annotate).status_code == 200  # again, as a retry does
+    refused = api.post(url, json={"verdict": "rejected", "more": 1}, headers=annotate)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "the token of vendor may add, not replace: 'verdict'",
+    )
+    for method, path, body in (
+        ("PUT", url, {"verdict": "x"}),
+        ("PATCH", "/api/v1/model/1", {"tag": "x"}),
+        ("GET", "/api/v1/model/1/data", None),
+        ("DELETE", "/api/v1/model/1?version=1", None),
+    ):
+        assert api.request(method, path, json=body, headers=annotate).status_code == 403, method
+    assert upload(api, annotate, "other").status_code == 403
+    record = api.get("/api/v1/model/1/data", headers=admin).json()
+    assert record["characteristics"] == {"verdict": "accepted"}
+    assert api.post("/api/v1/model/1/parameters", json={"a": 1}, headers=annotate).status_code == 200
+
+
+def test_a_narrow_annotator_finds_nothing_else(api: httpx.Client, holder: Holder) -> None:
+    upload(api, holder("admin"), "secret")
+    narrow = holder("annotate", artifacts=("churn*",))
+    assert api.post("/api/v1/model/1/characteristics", json={"a": 1}, headers=narrow).status_code == 404
+
+
 def test_revocation_is_noticed_by_a_running_server(api: httpx.Client, holder: Holder, tokens: Path) -> None:
     read = holder("read")
     assert api.get("/api/v1/model_catalog", headers=read).status_code == 404
     assert revoke_tokens(tokens, client="vendor") == 1
     assert api.get("/api/v1/model_catalog", headers=read).status_code == 401
+
+
+def test_grants_and_revocations_are_in_the_audit(api: httpx.Client, holder: Holder, tokens: Path) -> None:
+    admin, read = holder("admin"), holder("read")
+    token = read["Authorization"].removeprefix("Bearer ")
+    assert api.get("/api/v1/model_catalog", headers=read).status_code == 404
+    document = json.loads(tokens.read_text())
+    tokens.write_text(json.dumps([grant for grant in document if grant["sha256"] != token_digest(token.encode())]))
+    assert api.get("/api/v1/model_catalog", headers=read).status_code == 401
+    lines = api.get("/api/v1/audit", headers=admin).json()["lines"]
+    told = [(line["action"], line["client"], line["detail"]["scopes"]) for line in lines if "scopes" in line["detail"]]
+    assert told == [("grant", "vendor", ["admin"]), ("grant", "vendor", ["read"]), ("revoke", "vendor", ["read"])]
+    digest = token_digest(token.encode()).removeprefix("sha256:")
+    assert digest[:12] in json.dumps(lines)
+    assert digest[:13] not in json.dumps(lines)
+
+
+def test_one_request_too_many_is_429(start: Start, tokens: Path, holder: Holder) -> None:
+    read = holder("read")
+    with start(auth="tokens", tokens=tokens, requests_per_minute=3) as api:
+        answers = [api.get("/api/v1/model_catalog", headers=read) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [404, 404, 404, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) in range(1, 21)
+        assert answers[-1].json()["detail"].startswith("vendor may make 3 requests a minute: wait ")
+        guesses = [api.get("/api/v1/model_catalog", headers={"Authorization": f"Bearer {n}"}) for n in range(5)]
+        assert [answer.status_code for answer in guesses] == [401, 401, 401, 429, 429]
+        assert api.get("/health").status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+def test_tokens_of_an_issuer_beside_those_of_the_file(start: Start, tokens: Path, holder: Holder) -> None:
+    issuer = Issuer()
+    settings = {"auth": "tokens", "tokens": tokens, "oidc_issuer": issuer.url, "oidc_audience": AUDIENCE}
+    try:
+        with start(**settings) as api:
+            assert upload(api, holder("write")).status_code == 200
+
+            def get(token: str) -> httpx.Response:
+                return api.get("/api/v1/model/1", headers={"Authorization": f"Bearer {token}"})
+
+            assert get(issuer.token("ES256")).content == b"x"
+            assert get(issuer.token("ES256", hxmlops_artifacts=["other*"])).status_code == 404
+            lacking = get(issuer.token("ES256", scope="write:model read:dataset"))
+            assert (lacking.status_code, lacking.json()["detail"]) == (403, "the token of mno lacks the scope 'read'")
+            expired = get(issuer.token("ES256", exp=1))
+            assert (expired.status_code, expired.json()["detail"]) == (401, "the token has expired")
+            assert expired.headers["www-authenticate"].startswith('Bearer error="invalid_token"')
+        with start(**settings | {"tokens": None}) as api:
+            assert get_status(api, issuer.token("ES256")) == 200
+            assert get_status(api, holder("read")["Authorization"].removeprefix("Bearer ")) == 401
+    finally:
+        issuer.stop()
+
+
+def get_status(api: httpx.Client, token: str) -> int:
+    return api.get("/api/v1/model/1", headers={"Authorization": f"Bearer {token}"}).status_code
+
+
+def test_a_download_leaves_a_receipt_that_both_can_show(
+    start: Start, tokens: Path, holder: Holder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["key", "create", "--out", str(tmp_path / "key.pem")]) == 0
+    said = capsys.readouterr().out
+    (tmp_path / "key.pub").write_text(said[said.index("-----BEGIN") :])
+    out = tmp_path / "mno.token"
+    create_token(
+        tokens, out, client="mno", scopes=["read"], artifacts=["*"], days=1, purpose="testing", recipient="operator"
+    )
+    mno = {"Authorization": f"Bearer {out.read_text().strip()}"}
+    with start(auth="tokens", tokens=tokens, signing_key=tmp_path / "key.pem", issuer="software-vendor") as api:
+        upload(api, holder("admin"))
+        answer = api.get("/api/v1/model/1", headers=mno)
+        where = answer.headers["x-hxmlops-receipt"]
+        receipt = api.get(where, headers=mno)
+        while receipt.status_code == 409:  # its end is put on record when the bytes have left
+            receipt = api.get(where, headers=mno)
+        assert receipt.status_code == 200
+        assert api.get(where, headers=holder("admin")).status_code == 200
+        assert api.get(where, headers=holder("read")).status_code == 404  # vendor's, not mno's
+    (tmp_path / "receipt.json").write_bytes(receipt.content)
+    (tmp_path / "model").write_bytes(answer.content)
+    words = ["--receipt", tmp_path / "receipt.json", "--key", tmp_path / "key.pub", "--file", tmp_path / "model"]
+    assert main(["receipt", "verify", *map(str, words)]) == 0
+    proven = json.loads(capsys.readouterr().out)
+    said_of = {
+        "issuer": "software-vendor",
+        "client": "mno",
+        "recipient": "operator",
+        "purpose": "testing",
+        "name": "churn",
+        "bytes": 1,
+        "complete": True,
+    }
+    assert proven | said_of == proven
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[1]", '[{"sha256": "x"}]'])

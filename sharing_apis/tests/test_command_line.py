@@ -1,12 +1,17 @@
 """`python -m hxmlops_sharing token`: tokens made, shown and taken back; none is ever printed."""
 
+import argparse
 import json
-from datetime import UTC, datetime
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hxmlops_sharing.__main__ import main
+from hxmlops_sharing.access_commands import said_size, size
 from hxmlops_sharing.tokens import token_digest
 
 type Printed = pytest.CaptureFixture[str]
@@ -84,8 +89,9 @@ def test_list_and_revoke(folder: Path, capsys: Printed) -> None:
     create(folder, out="second.token")
     main(["token", "list", "--tokens", str(folder / "server.json")])
     lines = capsys.readouterr().out.splitlines()[2:]
-    assert lines[0].split() == ["CLIENT", "SCOPES", "ARTIFACTS", "EXPIRES"]
-    assert [line.split()[:3] for line in lines[1:]] == [["vendor", "read", "*"]] * 2
+    titles = ["CLIENT", "SCOPES", "ARTIFACTS", "PURPOSE", "RECIPIENT", "QUOTA", "A", "MINUTE", "EXPIRES"]
+    assert lines[0].split() == titles
+    assert [line.split()[:7] for line in lines[1:]] == [["vendor", "read", "*", "-", "-", "-", "-"]] * 2
     main(["token", "revoke", "--tokens", str(folder / "server.json"), "--client", "vendor"])
     assert capsys.readouterr().out == "revoked: 2 of vendor\n"
     assert grants(folder) == []
@@ -108,6 +114,76 @@ def test_a_bad_tokens_file_is_said_in_one_line(
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_purpose_recipient_quota_and_rate(folder: Path, capsys: Printed) -> None:
+    more = ("--purpose", "acceptance tests", "--recipient", "mno", "--quota", "500GiB", "--rate", "600")
+    create(folder, "--scope", "annotate", "--days", "30", *more)
+    (grant,) = grants(folder)
+    assert {name: grant[name] for name in ("purpose", "recipient", "quota_bytes", "requests_per_minute")} == {
+        "purpose": "acceptance tests",
+        "recipient": "mno",
+        "quota_bytes": 500 << 30,
+        "requests_per_minute": 600,
+    }
+    create(folder, "--scope", "annotate", "--days", "30", *more)
+    assert capsys.readouterr().out.splitlines()[1].startswith("kept:")
+    main(["token", "list", "--tokens", str(folder / "server.json")])
+    listed = capsys.readouterr().out
+    assert "vendor  annotate  *          acceptance tests  mno        500GiB  600       20" in listed
+
+
+def test_what_ends_soon_or_has_ended_is_marked(folder: Path, capsys: Printed) -> None:
+    create(folder)
+    (grant,) = grants(folder)
+    ends = [datetime.now(UTC) + timedelta(days=days, hours=1) for days in (-1, 0, 5, 14, 90)]
+    changed = [grant | {"client": f"c{n}", "expires_at": end.isoformat()} for n, end in enumerate(ends)]
+    (folder / "server.json").write_text(json.dumps(changed))
+    capsys.readouterr()
+    main(["token", "list", "--tokens", str(folder / "server.json")])
+    marks = [line.partition("+00:00")[2].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert marks == ["EXPIRED", "SOON: 0 d left", "SOON: 5 d left", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1048576", 1 << 20), ("500GiB", 500 << 30), ("20 MB", 20_000_000), ("1kB", 1000), ("3B", 3), ("8PiB", None),
+     ("", None), ("0", None), ("-1", None), ("1.5GiB", None), ("1 gib", None), ("GiB", None),
+     ("\N{ARABIC-INDIC DIGIT ONE}", None),
+     ("7PiB", 7 << 50), ("9" * 19, None), ("9" * 5000, None), ("1e3", None)],
+)  # fmt: skip
+def test_sizes(text: str, number: int | None) -> None:
+    if number is None:
+        with pytest.raises(argparse.ArgumentTypeError):
+            size(text)
+    else:
+        assert size(text) == number
+        assert size(said_size(number)) == number
+
+
+@pytest.mark.parametrize("wrong", [("--quota", "lots"), ("--rate", "0"), ("--rate", "x"), ("--scope", "root")])
+def test_what_is_no_number_or_scope_is_refused(folder: Path, wrong: tuple[str, str], capsys: Printed) -> None:
+    with pytest.raises(SystemExit):
+        create(folder, "--scope", "read", "--days", "30", *wrong)
+    assert f"argument {wrong[0]}" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_a_purpose_is_one_line(folder: Path, capsys: Printed) -> None:
+    assert create(folder, "--scope", "read", "--days", "30", "--purpose", "a\nb") == 2
+    printed = capsys.readouterr().err
+    assert printed == "hxmlops_sharing: no token for 'vendor': texts should have printable characters only\n"
+
+
+def test_the_installed_program_is_the_same(folder: Path) -> None:
+    """As `[project.scripts]` of pyproject.toml names it."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["hxmlops-sharing"].partition(":")
+    program = f"import sys, {module}; sys.exit({module}.{function}())"
+    words = ["token", "list", "--tokens", str(folder / "none")]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such file or directory" in done.stderr
 
 
 def test_days_are_limited(folder: Path, capsys: Printed) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from hxmlops_evidence.digests import digest_of, sha256_bytes
 
+ALL_BACKENDS = True
+
 DATASET = {"name": "churn", "version": "1.0.0", "dataType": "production", "tag": "churn", "parameters": '{"rows": 3}'}
 BYTES = b"encrypted" * 1000
 DATA_MODEL = b'{"columns": {}}'

@@ -1,13 +1,11 @@
 """What the published OpenAPI file of the Model Sharing API adds to what is served."""
 
-import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+
+ALL_BACKENDS = True
 
 QUERY = {
     "name": "churn",
@@ -26,11 +24,14 @@ def upload(api: httpx.Client) -> httpx.Response:
     return api.post("/api/v1/model", params=QUERY, content=b"bytes", headers=OCTETS)
 
 
-def audit(folder: Path) -> list[tuple[Any, ...]]:
-    """What is on record: action, client, identifier, detail."""
-    with closing(sqlite3.connect(folder / "records.sqlite")) as database:
-        rows = database.execute("SELECT action, client, identifier, detail FROM audit ORDER BY id")
-        return [(*row[:3], json.loads(row[3])) for row in rows]
+def audit(api: httpx.Client) -> list[tuple[Any, ...]]:
+    """What is on record of changes: action, client, identifier, detail."""
+    lines = api.get("/api/v1/audit").json()["lines"]
+    return [
+        (line["action"], line["client"], line["identifier"], line["detail"])
+        for line in lines
+        if line["action"] in ("upload", "change", "delete")
+    ]
 
 
 def test_upload_with_metadata_in_the_query(models: httpx.Client) -> None:
@@ -54,24 +55,24 @@ def test_filter_class(models: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("member", ["parameters", "characteristics"])
-def test_post_adds_and_put_replaces(models: httpx.Client, member: str, tmp_path: Path) -> None:
+def test_post_adds_and_put_replaces(models: httpx.Client, member: str) -> None:
     upload(models)
     path = f"/api/v1/model/1/{member}"
     assert models.post(path, json={"a": 1, "b": 1}).json()[member] == {"a": 1, "b": 1}
     assert models.post(f"{path}/", json={"b": True, "c": {}}).json()[member] == {"a": 1, "b": True, "c": {}}
     assert models.put(path, json={"d": None}).json()[member] == {"d": None}
     assert models.get("/api/v1/model/1/data").json()[member] == {"d": None}
-    changes = [detail[member] for action, _, _, detail in audit(tmp_path) if action == "change"]
+    changes = [detail[member] for action, _, _, detail in audit(models) if action == "change"]
     assert [change["to"]["keys"] for change in changes] == [["a", "b"], ["a", "b", "c"], ["d"]]
 
 
-def test_patch_changes_five_members_and_audits_each_change(models: httpx.Client, tmp_path: Path) -> None:
+def test_patch_changes_five_members_and_audits_each_change(models: httpx.Client) -> None:
     upload(models)
     answer = models.patch("/api/v1/model/1", json={"status": "staging", "tag": "new", "domain": "mno-staging"})
     assert answer.status_code == 200
     assert [answer.json()[name] for name in ("status", "tag", "domain")] == ["staging", "new", "mno-staging"]
     assert models.patch("/api/v1/model/1", json=answer.json()).json() == answer.json()  # nothing changes: no audit
-    assert audit(tmp_path) == [
+    assert audit(models) == [
         ("upload", "anonymous", 1, {}),
         (
             "change",
@@ -86,11 +87,11 @@ def test_patch_changes_five_members_and_audits_each_change(models: httpx.Client,
     ]
 
 
-def test_a_deletion_is_audited_too(models: httpx.Client, tmp_path: Path) -> None:
+def test_a_deletion_is_audited_too(models: httpx.Client) -> None:
     upload(models)
     models.delete("/api/v1/model/1?version=2")
     models.delete("/api/v1/model/1?version=1.0.0")
-    assert audit(tmp_path) == [("upload", "anonymous", 1, {}), ("delete", "anonymous", 1, {})]
+    assert audit(models) == [("upload", "anonymous", 1, {}), ("delete", "anonymous", 1, {})]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,6 @@ def test_wrong_json_is_refused(models: httpx.Client, body: bytes, content_type: 
 
 
 def test_other_bodies_than_form_or_octets_are_415(models: httpx.Client) -> None:
-    answer = models.post("/api/v1/model", json=QUERY)
+    answer = models.post("/api/v1/model", content=b"<xml/>", headers={"Content-Type": "text/xml"})
     assert answer.status_code == 415
-    assert answer.json()["detail"] == "the body should be multipart/form-data or application/octet-stream"
+    assert answer.json()["detail"].startswith("the body should be multipart/form-data or application/octet-stream or ")

@@ -8,6 +8,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+ALL_BACKENDS = True
+
 MODEL = {
     "name": "churn",
     "version": "1.0.0",
@@ -227,7 +229,7 @@ def test_errors_have_detail_and_the_members_of_rfc_9457(empty: httpx.Client) -> 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/api/v1/nothing", 404),
         ("PUT", "/api/v1/health", 405),
         ("GET", "/api/v1/model/x", 422),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hxmlops_sharing.incoming import Content
 from hxmlops_sharing.multipart import FormReader
 from hxmlops_sharing.problems import Problem
-from hxmlops_sharing.store import Content
 
 BOUNDARY = "b0undary"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -21,6 +21,8 @@ class InMemory:
     """An Incoming that remembers."""
 
     content: Content
+    declared: str | None = None
+    waits = True
 
     def __init__(self) -> None:
         self.data = b""

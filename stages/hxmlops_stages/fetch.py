@@ -15,7 +15,9 @@ import base64
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,7 @@ from hxmlops_evidence.errors import Refused, one_line
 from hxmlops_evidence.keys import ENCRYPTION, load_recipient, recipient_key_id
 from hxmlops_evidence.sequences import check_sequence, record_sequence
 from hxmlops_evidence.trust import Trust
-from hxmlops_sharing.client import SharingClient
+from hxmlops_sharing.client import SharingClient, SharingError
 from hxmlops_stages.peers import connected
 from hxmlops_stages.program import Context, Outcome
 from hxmlops_stages.publish import dataset_digest
@@ -183,16 +185,17 @@ def _take_dataset(
     ciphertext = body["ciphertext_digest"]
 
     def download(target: Path) -> None:
-        folder = target.with_suffix(".pair")
+        folder = target.with_suffix(".pair")  # what came of it stays there when it breaks off
         pair = {"dataset": ciphertext, "dataModel": sha256_bytes(canonical(candidate.envelope))}
+        record = {"sha256": digest_of(pair), "datasetSha256": ciphertext, "dataModelSha256": pair["dataModel"]}
         try:
-            client.download_dataset(
-                {"sha256": digest_of(pair), "datasetSha256": ciphertext, "dataModelSha256": pair["dataModel"]},
-                folder,
-            )
-            (folder / "dataset").replace(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            client.download_dataset(record, folder, receipt=_receipt(context, record["sha256"]))
+        except SharingError:
+            with suppress(OSError):
+                folder.rmdir()
+            raise
+        (folder / "dataset").replace(target)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def decrypt(target: Path) -> None:
         identity = pyrage.x25519.Identity.from_str(key_file.read_text().strip())
@@ -225,6 +228,15 @@ def _take_dataset(
     return arrived
 
 
+def _download(context: Context, client: SharingClient, digest: str, target: Path) -> None:
+    client.download_artifact(digest, target, receipt=_receipt(context, digest))
+
+
+def _receipt(context: Context, digest: str) -> Path:
+    """Where the peer's signed word stays that it handed this over, if it gives one."""
+    return context.domain / "receipts" / f"{digest.removeprefix('sha256:')}.json"
+
+
 def _take_model(
     context: Context,
     client: SharingClient,
@@ -236,7 +248,7 @@ def _take_model(
     digest = str(candidate.record.get("sha256"))
     if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
         raise Refused("digests", f"{candidate.title}: {client.url} gives no SHA-256 of it; is this a sharing API?")
-    arrived = store.have(digest, lambda target: client.download_artifact(digest, target))
+    arrived = store.have(digest, partial(_download, context, client, digest))
     folder = context.output / artifact["as"]
     store.put_into(folder / "model.tar", digest)
     write_envelope(folder / "evidence.dsse.json", signed.envelope)
@@ -256,7 +268,7 @@ def _take_accepted(
     if digest_of(recipe) != body["recipe_digest"]:
         raise Refused("recipe", f"{candidate.title}: its recipe is not the accepted one; have it published again")
     digest = body["artifact_digest"]
-    arrived = store.have(digest, lambda target: client.download_artifact(digest, target))
+    arrived = store.have(digest, partial(_download, context, client, digest))
     folder = context.output / artifact["as"]
     store.put_into(folder / "model.tar", digest)
     (folder / "recipe.json").write_bytes(canonical(recipe))

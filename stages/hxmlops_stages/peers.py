@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hxmlops_evidence.errors import BadInput, Refused
-from hxmlops_sharing.client import SharingClient, SharingError
+from hxmlops_sharing.client import SharingClient, SharingError, WrongBytes
 from hxmlops_stages.program import Context, Failed
 
 
@@ -25,9 +25,9 @@ def connected(context: Context, api: Mapping[str, Any]) -> Iterator[SharingClien
     try:
         with SharingClient(api["url"], token, Path(ca) if ca else None) as client:
             yield client
+    except WrongBytes as problem:
+        raise Refused("digests", str(problem)) from None
     except SharingError as problem:
         if problem.status in (401, 403):
             raise Refused("token", str(problem)) from None
-        if problem.status is None and "use none of" in str(problem):
-            raise Refused("digests", str(problem)) from None
         raise Failed(str(problem)) from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 from hxmlops_evidence.digests import canonical, digest_of, sha256_bytes, sha256_file
@@ -88,6 +89,9 @@ def _part(context: Context, client: SharingClient, role: str) -> Publication:
         data_type="production",
         tag=context.workflow["id"],
         parameters={"statement": envelope},
+        dataset_sha256=body["ciphertext_digest"],
+        data_model_sha256=sha256_bytes(canonical(envelope)),
+        resume=_resume(context, digest),
     )
     return _publication(context, "dataset", record, digest, new=known is None)
 
@@ -134,17 +138,23 @@ def _model_with(context: Context, client: SharingClient, characteristics: Record
         tag=context.workflow["id"],
         parameters={},
         characteristics=characteristics,
+        sha256=digest,
+        resume=_resume(context, digest),
     )
     return _publication(context, "model", record, digest, new=True)
 
 
 def _verdict(context: Context, client: SharingClient) -> list[Publication]:
+    """Beside earlier verdicts on the same model, which stay: as `acceptance`, the next as `acceptance-SEQUENCE`."""
     acceptance = read_json(context.input / "acceptance.dsse.json")
-    digest = read(acceptance)["body"]["artifact_digest"]
+    statement = read(acceptance)
+    digest = statement["body"]["artifact_digest"]
     records = [record for record in client.catalog("model", tag=context.workflow["id"]) if record["sha256"] == digest]
     if not records:
         raise Failed(f"no model {digest} at {client.url}: its vendor has withdrawn it, nobody is told the verdict")
-    record, added = _with_characteristics(client, records[-1], {"acceptance": acceptance})
+    first = records[-1]["characteristics"].get("acceptance", acceptance) == acceptance
+    name = "acceptance" if first else f"acceptance-{statement['sequence']}"
+    record, added = _with_characteristics(client, records[-1], {name: acceptance})
     return [_publication(context, "verdict", record, digest, new=added)]
 
 
@@ -161,6 +171,11 @@ def _known(
     """The record that an earlier attempt has made. A version of other bytes is left for the API to refuse."""
     records = client.catalog(kind, tag=context.workflow["id"], name=body["name"], version=body["version"])
     return next((record for record in records if record["sha256"] == digest), None)
+
+
+def _resume(context: Context, digest: str) -> Path:
+    """Where the client notes how far it is, so that a run after an interruption goes on there."""
+    return context.domain / "uploads" / digest.removeprefix("sha256:")
 
 
 def _publication(context: Context, kind: str, record: Record, digest: str, *, new: bool) -> Publication:

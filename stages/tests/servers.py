@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hxmlops_evidence.digests import sha256_file
+
 APIS = {"mno-production": "dataset", "mno-staging": "model", "software-vendor": "model"}
 
 
@@ -23,6 +25,15 @@ class SharingApis:
     urls: dict[str, str]
     tokens: Path
     folder: Path
+
+    def stored(self, domain: str, digest: str) -> Path:
+        """The file in which a domain's API keeps the bytes with this digest."""
+        [found] = (
+            file
+            for file in (self.folder / domain / "store").rglob("*")
+            if file.is_file() and sha256_file(file) == digest
+        )
+        return found
 
 
 @contextmanager
@@ -70,7 +81,7 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def wait_until_up(url: str, within_s: float = 30) -> None:
+def wait_until_up(url: str, within_s: float = 120) -> None:
     deadline = time.monotonic() + within_s
     while True:
         try:

@@ -94,7 +94,7 @@ def test_a_byte_flipped_in_the_apis_store_is_refused(world: World) -> None:
     encrypted = done(world.encrypt())
     done(world.publish_dataset(encrypted))
     ciphertext = sha256_file(encrypted.output / "training" / "dataset.age")
-    [stored] = (world.apis().folder / "mno-production" / "store").rglob(f"*{ciphertext.removeprefix('sha256:')}*")
+    stored = world.apis().stored("mno-production", ciphertext)
     data = bytearray(stored.read_bytes())
     data[-1] ^= 1
     stored.chmod(0o600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from typing import Any
 
 from hxmlops_evidence.digests import sha256_file
 from hxmlops_evidence.statements import read
@@ -193,8 +194,7 @@ def test_a_byte_flipped_in_a_model_is_refused(accepted: Accepted) -> None:
     encrypted = done(world.encrypt())
     signed = done(world.sign_model(encrypted.output / "training" / "protection.dsse.json"))
     done(world.publish_model(signed))
-    digest = sha256_file(signed.output / "model.tar").removeprefix("sha256:")
-    [stored] = (world.apis().folder / "software-vendor" / "store").rglob(f"*{digest}*")
+    stored = world.apis().stored("software-vendor", sha256_file(signed.output / "model.tar"))
     data = bytearray(stored.read_bytes())
     data[700] ^= 1
     stored.chmod(0o600)
@@ -221,6 +221,27 @@ def test_the_vendor_is_told_by_criterion_and_told_once(accepted: Accepted) -> No
     assert all(each.keys() == {"criterion", "passed"} for each in told["criteria"])
     assert "statement" in record["characteristics"]
     assert done(world.publish_model(accepted.signed)).result["changed"] is False  # the verdict does not disturb it
+
+
+def test_another_verdict_on_the_same_model_stands_beside_the_first(accepted: Accepted) -> None:
+    world = accepted.world
+    done(world.publish_model(accepted.signed))
+    first = done(world.accept(accepted.gate, accepted.hidden))
+    second = done(world.accept(accepted.gate, accepted.hidden, thresholds={"roc_auc": 0.99}))
+
+    def told() -> dict[str, Any]:
+        with client(world, "software-vendor") as api:
+            [record] = api.catalog("model", tag=world.workflow["id"])
+        characteristics: dict[str, Any] = record["characteristics"]
+        return characteristics
+
+    done(world.tell_vendor(first))
+    before = told()
+    changed = [done(world.tell_vendor(second)).result["changed"] for _ in range(2)]
+
+    assert changed == [True, False]
+    envelope = second.read("acceptance.dsse.json")
+    assert told() == before | {f"acceptance-{read(envelope)['sequence']}": envelope}
 
 
 def test_a_verdict_on_a_model_that_is_gone(accepted: Accepted) -> None:

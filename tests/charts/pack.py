@@ -1,6 +1,7 @@
 """Put what the charts have in common into each: the library chart, packed, and the common parts of the values' schema.
 
-A twin gets the templates, values and schema of the other too: the two charts differ by their names alone.
+A twin gets the templates, values and schema of the other too: the two charts differ by their names alone. What the
+sharing APIs take as `settings` is in their schema as in the server's own settings.
 
 `make charts` writes; `--check` only says which file differs. The archive is the same for the same files: no times, no
 owners, sorted names.
@@ -18,10 +19,19 @@ from pathlib import Path
 
 import yaml
 
+from hxmlops_sharing.settings import Settings
+
 COLLECTION = Path(__file__).resolve().parents[2] / "collections" / "ansible_collections" / "hxmlops" / "mlops"
 LIBRARY = COLLECTION / "charts" / "library"
 COMMON = "common.schema.json"
 TWINS = {"dataset_sharing": "model_sharing"}
+SHARING = "model_sharing"
+DECIDED = {
+    "kind", "host", "port", "metrics_host", "metrics_port", "auth", "auth_none_beyond_loopback", "tokens",
+    "database", "database_username", "database_password", "store", "s3_endpoint", "s3_region", "s3_access_key",
+    "s3_secret_key", "s3_path_style", "certificate", "private_key", "client_ca", "signing_key", "issuer", "trust",
+}  # fmt: skip
+"""Settings of the sharing APIs that their chart decides, or has values of its own for."""
 
 
 def packed() -> bytes:
@@ -46,6 +56,8 @@ def schema(chart: Path) -> bytes:
     values = yaml.safe_load((chart / "values.yaml").read_text())
     own = json.loads((chart / "values.schema.json").read_text())
     properties = {name: value for name, value in own["properties"].items() if name not in common}
+    if chart.parent.name == SHARING:
+        properties["settings"] = settings()
     properties |= {name: value for name, value in common.items() if name in values}
     # Helm itself adds this one, for the library chart
     properties["library"] = {"type": "object", "description": "Not for use."}
@@ -53,6 +65,25 @@ def schema(chart: Path) -> bytes:
     definitions = own.get("definitions", {}) | {name: value for name, value in common.items() if name in used}
     document = {**own, **({"definitions": definitions} if definitions else {}), "properties": properties}
     return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def settings() -> dict[str, object]:
+    """Schema of the sharing APIs' `settings`: those that the chart leaves to its users, as the server has them."""
+    kept = ("type", "pattern", "minimum", "maximum", "exclusiveMinimum", "items", "description")
+    document = Settings.model_json_schema()
+    fields = document["properties"]
+    for field in fields.values():
+        field |= document["$defs"][field["$ref"].split("/")[-1]] if "$ref" in field else {}
+    return {
+        "type": "object",
+        "description": "More settings of the server, by the names that `python -m hxmlops_sharing serve --help` has.",
+        "properties": {
+            name: {key: value for key, value in field.items() if key in kept}
+            for name, field in fields.items()
+            if name not in DECIDED
+        },
+        "additionalProperties": False,
+    }
 
 
 def wanted() -> dict[Path, bytes]:

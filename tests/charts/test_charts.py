@@ -87,6 +87,7 @@ def test_the_version_is_said_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["model_sharing", "dataset_sharing"])
 def test_a_sharing_api_starts_with_a_list_of_tokens_that_it_can_read(name: str, tmp_path: Path) -> None:
-    (secret,) = module(name)["secrets"]
-    (tmp_path / "tokens.json").write_text(secret["data"]["tokens.json"]["value"])
+    tokens, signing = module(name)["secrets"]
+    assert signing["data"] == {"signing.pem": {"generate": "ec_p256"}}
+    (tmp_path / "tokens.json").write_text(tokens["data"]["tokens.json"]["value"])
     assert read_tokens(tmp_path / "tokens.json") == []

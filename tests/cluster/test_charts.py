@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import itertools
 import json
+import re
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hxmlops_sharing.settings import ENVIRONMENT, Settings
-from tests.charts.modules import MODULES, ROLES, chart, full, module
+from hxmlops_sharing.settings import ENVIRONMENT, Settings, read_settings
+from tests.charts.modules import FULL, MODULES, ROLES, chart, full, module, read
 from tests.cluster.clusters import Cluster, environment, tools
 
 NAMESPACE, RELEASE, MIRROR = f"hx-charts-{uuid.uuid4().hex[:8]}", "one", "mirror.invalid:5000/all"
@@ -282,12 +283,115 @@ def test_torchserve_keeps_its_management_to_itself_and_is_probed_as_its_tokens_a
     assert [next(iter(each["livenessProbe"])) for each in probes] == ["httpGet", "tcpSocket"]
 
 
+def given_to(kind: str, file: Path | None) -> dict[str, str]:
+    """The environment of a sharing API's container, with what Secrets and the ConfigMap of the S3 store say in it."""
+    contract = config(rendered("minio", None), f"{RELEASE}-s3")
+    (pod,) = pods(rendered(f"{kind}_sharing", file))
+    found: dict[str, str] = {}
+    for each in pod["spec"]["containers"][0]["env"]:
+        source = each.get("valueFrom", {})
+        value = each.get("value") or (
+            contract[source["configMapKeyRef"]["key"]] if "configMapKeyRef" in source else
+            f"{source['secretKeyRef']['name']}/{source['secretKeyRef']['key']}" if source else ""
+        )  # fmt: skip
+        found[each["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)  # as the kubelet does
+    return found
+
+
+def settings_of(kind: str, file: Path | None, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the server itself makes of its environment; it refuses names that it does not know."""
+    for name, value in given_to(kind, file).items():
+        monkeypatch.setenv(name, value)
+    return read_settings()
+
+
 @pytest.mark.parametrize("kind", ["model", "dataset"])
-def test_a_sharing_api_gets_only_settings_that_it_knows(kind: str) -> None:
-    (pod,) = pods(rendered(f"{kind}_sharing"))
-    given = {each["name"]: each["value"] for each in pod["spec"]["containers"][0]["env"]}
-    settings = Settings(**{name.removeprefix(ENVIRONMENT).lower(): value for name, value in given.items()})
+@pytest.mark.parametrize("case", [None, "", "domain", "outside"])
+def test_a_sharing_api_gets_only_settings_that_it_knows(
+    kind: str, case: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = None if case is None else FULL / f"{kind}_sharing.{case}.yml".replace("..", ".")
+    settings = settings_of(kind, file, monkeypatch)
     assert (settings.kind, settings.auth, settings.host) == (kind, "tokens", "0.0.0.0")  # noqa: S104 - what it is told
+    assert (settings.port, settings.metrics_port, settings.signing_key) == (8080, 9090, Path("/signing/signing.pem"))
+
+
+def test_a_sharing_api_can_be_told_every_setting_of_the_server() -> None:
+    told = {name.removeprefix(ENVIRONMENT).lower() for name in given_to("model", full("model_sharing")[0])}
+    left = Settings.model_fields.keys() - told
+    assert left == {"auth", "auth_none_beyond_loopback"}, "a cluster's API has tokens"
+    assert told - Settings.model_fields.keys() == {"bucket", "tz"}
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_sharing_api_finds_the_database_and_the_store_of_its_domain_by_their_names(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = FULL / f"{kind}_sharing.domain.yml"
+    settings = settings_of(kind, file, monkeypatch)
+    assert settings.database == f"postgresql://postgres:5432/{read(chart('postgres') / 'values.yaml')['database']}"
+    assert settings.store == f"s3://hxmlops/{RELEASE}"
+    assert settings.s3_endpoint == f"http://{RELEASE}.{NAMESPACE}.svc:9000"
+    keys = {
+        settings.database_username, settings.database_password.get_secret_value(),
+        settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value(),
+    }  # fmt: skip
+    made = {
+        f"{secret['name'].format(name=name)}/{key}"
+        for name in ("postgres", "minio")
+        for secret in module(name)["secrets"]
+        for key in secret["data"]
+    }
+    assert keys == made
+    objects = rendered(f"{kind}_sharing", file)
+    assert [each["kind"] for each in objects] == ["Deployment", "NetworkPolicy", "Service"], "no claim"
+    assert objects[0]["spec"]["replicas"] == 2
+    assert "strategy" not in objects[0]["spec"], "it rolls"
+    names = {
+        each["valueFrom"]["configMapKeyRef"]["name"]
+        for each in pods(objects)[0]["spec"]["containers"][0]["env"]
+        if "configMapKeyRef" in each.get("valueFrom", {})
+    }
+    assert names == {"minio-s3"}
+
+
+@pytest.mark.parametrize("half", ["database.release=postgres", "store.release=minio"])
+def test_a_sharing_api_with_one_half_outside_keeps_its_claim(half: str) -> None:
+    objects = rendered("model_sharing", None, "helm4", half)
+    assert "PersistentVolumeClaim" in {each["kind"] for each in objects}
+    (workload,) = (each for each in objects if each["kind"] == "Deployment")
+    assert workload["spec"]["strategy"] == {"type": "Recreate"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["replicas=2"], "replicas: 2 needs the records in PostgreSQL"),
+        (["replicas=2", "database.release=postgres"], "and the bytes in S3"),
+        (["database.host=db.example.net"], "database.host needs database.existingSecret"),
+        (["store.bucket=models"], "store.bucket needs store.release, or store.existingSecret"),
+        (["store.endpoint=https://s3.example.net"], "store.endpoint goes with store.bucket"),
+        (["store.release=minio", "store.endpoint=https://s3.example.net"], "without store.release"),
+        (["tls.clientCA=true"], "tls.clientCA needs tls.existingSecret"),
+        (["settings.require={bom}"], "settings.require needs trust.existingSecret"),
+        (["settings.requests_per_minutes=1"], "requests_per_minutes"),
+        (["settings.database=/tmp/x"], "database"),
+    ],
+)
+def test_a_sharing_api_says_what_does_not_fit(settings: list[str], told: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(told)):
+        rendered("model_sharing", None, "helm4", *settings)
+
+
+def test_only_the_namespace_reaches_the_metrics_of_a_sharing_api() -> None:
+    objects = {each["kind"]: each["spec"] for each in rendered("model_sharing")}
+    (pod,) = pods(rendered("model_sharing"))
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == "9090"
+    assert [port["port"] for port in objects["Service"]["ports"]] == [8080]
+    open_, inner = objects["NetworkPolicy"]["ingress"]
+    assert [port["port"] for port in open_["ports"]] == ["http"]
+    assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in open_["from"]
+    assert inner == {"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": "metrics"}]}
 
 
 def test_a_failure_to_read_an_app_is_a_failure_to_render(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hxmlops_evidence.keys import load_signing_key
 from tests.charts.modules import MODULES, ROLES, module
 from tests.cluster.clusters import DOMAINS, Cluster, on_all
 from tests.cluster.play import Play, TaskResult
@@ -279,6 +280,47 @@ def test_a_domain_is_repaired_and_recovered_when_told(play: Play, staging: Clust
     play("deploy", *ALONE, hxmlops_modules=modules).failed("run again with recover: true (hxmlops_recover=true)")
     assert deploy(hxmlops_recover=True) == [("postgres", "none"), ("minio", "recover")]
     assert deploy() == [("postgres", "none"), ("minio", "none")]
+
+
+def test_a_sharing_api_lives_on_the_database_and_the_store_of_its_domain(
+    play: Play, staging: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {
+        "database": {"release": "records"}, "store": {"release": "minio", "bucket": "models"}, "replicas": 2,
+    }  # fmt: skip
+    link = {"module": "model_sharing", "needs": ["records", "minio"], "values": values}
+    around = [
+        {"module": "minio", "values": {"buckets": ["hxmlops", "models"]}}, {"module": "postgres", "name": "records"},
+    ]  # fmt: skip
+    play.hosts[HOST]["hxmlops_modules"] = [link, *around]
+    assert play("deploy", *ALONE).succeeded().changed == 1
+    assert play("deploy", *ALONE).succeeded().changed == 0
+    objects = staging.objects(namespace)
+    claims = [each["metadata"]["name"] for each in objects.values() if each["kind"] == "PersistentVolumeClaim"]
+    assert sorted(claims) == ["minio", "records"]
+    spec = objects["Deployment/model-sharing"]["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
+    # what the containers are told is there, key by key
+    told = {each["name"]: each for each in spec["template"]["spec"]["containers"][0]["env"]}
+    sources = [each["valueFrom"] for each in told.values() if "valueFrom" in each]
+    for source in sources:
+        ((how, reference),) = source.items()
+        kind = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}[how]
+        assert objects[f"{kind}/{reference['name']}"]["data"][reference["key"]]
+    assert len(sources) == 7
+    assert told["HXMLOPS_SHARING_ISSUER"]["value"] == HOST
+    tokens, signing = (staging.secret(f"model-sharing-{name}", namespace) for name in ("tokens", "signing"))
+    assert tokens == {"tokens.json": "[]"}
+    (tmp_path / "signing.pem").write_text(signing["signing.pem"])
+    (tmp_path / "signing.pem").chmod(0o440)  # as the kubelet mounts it
+    load_signing_key(tmp_path / "signing.pem")
+    # a change, and one that does not fit
+    play.hosts[HOST]["hxmlops_modules"] = [{**link, "values": {**values, **CHANGED}}, *around]
+    changed = releases(play("deploy", *ALONE).succeeded().tasks)
+    assert changed == [("model-sharing", "upgrade"), ("minio", "none"), ("records", "none")]
+    assert staging.secret("model-sharing-signing", namespace) == signing
+    play.hosts[HOST]["hxmlops_modules"] = [{**link, "values": {"replicas": 2}}, *around]
+    play("deploy", *ALONE).failed("replicas: 2 needs the records in PostgreSQL (database.release)")
 
 
 def test_mistakes_in_a_domains_list(play: Play) -> None:

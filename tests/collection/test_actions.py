@@ -96,11 +96,11 @@ def test_a_peers_card_needs_a_compared_fingerprint(play: Play) -> None:
 
 
 def test_tokens_are_issued_once_and_anew_when_rights_change(play: Play) -> None:
-    def issue(scopes: list[str]) -> dict[str, Any]:
+    def issue(scopes: list[str], **more: Any) -> dict[str, Any]:
         task = loud("sharing_tokens", tokens=str(play.state / "tokens.json"), python=PYTHON, state=str(play.state),
                     courier=str(play.folder / "exchange"),
                     clients=[{"client": "mno-production", "scopes": ["read", "write"]},
-                             {"client": "mno-staging", "scopes": scopes}])  # fmt: skip
+                             {"client": "mno-staging", "scopes": scopes, **more}])  # fmt: skip
         shown: dict[str, Any] = play(task, SHOW)[-1]["shown"]
         return shown
 
@@ -110,7 +110,12 @@ def test_tokens_are_issued_once_and_anew_when_rights_change(play: Play) -> None:
     assert held.strip() not in (play.state / "tokens.json").read_text(), "the API keeps only a digest"
     assert (play.folder / "exchange" / "mno-production" / "mno-staging.token").read_text() == held
     assert not issue(["read"])["changed"]
-    assert issue(["read", "write"])["issued"] == ["mno-staging"]
+    assert issue(["read", "annotate"])["issued"] == ["mno-staging"]
+    more = {"purpose": "acceptance", "recipient": "operator", "quota_bytes": 5 << 30, "requests_per_minute": 600}
+    assert issue(["read", "annotate"], **more)["issued"] == ["mno-staging"]
+    assert not issue(["read", "annotate"], **more)["changed"]
+    (grant,) = [each for each in json.loads((play.state / "tokens.json").read_text()) if len(each) > 5]
+    assert {name: grant[name] for name in more} == more
 
 
 def test_a_service_that_cannot_start_says_why_at_once(play: Play) -> None:

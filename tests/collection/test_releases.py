@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import Record
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import NAME, PlanError, merged, order, parse
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._secrets import value_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hxmlops_evidence.keys import key_id, load_signing_key
 
 
 def chart(folder: Path, name: str = "web") -> Path:
@@ -52,6 +56,28 @@ def test_what_cannot_be_is_told_before_anything_runs(tmp_path: Path) -> None:
     assert "needs the revision" in refused(tmp_path, {"name": "web", "state": "rolled_back"})
     secret = {"name": "s", "data": {"password": {"genrate": 8}}}
     assert "password takes value, default or generate" in refused(tmp_path, {**web, "secrets": [secret]})
+    for wrong in ("rsa", "1.5", -8):
+        secret = {"name": "s", "data": {"key": {"generate": wrong}}}
+        told = refused(tmp_path, {**web, "secrets": [secret]})
+        assert told == "release web: Secret s: key: generate takes a number of characters, or ec_p256"
+
+
+def test_a_generated_secret_is_another_each_time_and_of_its_kind(tmp_path: Path) -> None:
+    data = {"password": {"generate": 32}, "signing.pem": {"generate": "ec_p256"}, "user": {"default": "ana"}}
+    item = {"name": "web", "chart": str(chart(tmp_path)), "secrets": [{"name": "web-auth", "data": data}]}
+    (release,) = parse([item], "churn", tmp_path)
+    keys = release.secrets[0].keys
+    one, other = ({name: value_of(source) for name, source in keys.items()} for _each in range(2))
+    assert one["user"] == other["user"] == "ana"
+    assert re.fullmatch(r"[A-Za-z0-9]{32}", one["password"])
+    assert one["password"] != other["password"]
+    fingerprints = set()
+    for made in (one, other):
+        file = tmp_path / "signing.pem"
+        file.write_text(made["signing.pem"])
+        file.chmod(0o600)
+        fingerprints.add(key_id(load_signing_key(file).public_key()))  # as the server reads it
+    assert len(fingerprints) == 2
 
 
 @pytest.mark.parametrize(

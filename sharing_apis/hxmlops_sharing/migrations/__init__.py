@@ -1,4 +1,4 @@
 """The schema's history (alembic)."""
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision: a database that is there already is not looked at with alembic, whose import takes time."""

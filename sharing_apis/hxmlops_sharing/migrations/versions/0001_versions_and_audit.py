@@ -61,7 +61,7 @@ def upgrade() -> None:
         op.create_index(f"ix_{table}_sha256", table, ["sha256"])
     op.create_index("ix_datasets_dataset_sha256", "datasets", ["dataset_sha256"])
     op.create_index("ix_datasets_data_model_sha256", "datasets", ["data_model_sha256"])
-    for change in ("UPDATE", "DELETE"):
+    for change in ("UPDATE", "DELETE") if op.get_bind().dialect.name == "sqlite" else ():
         op.execute(
             f"CREATE TRIGGER audit_refuses_{change.lower()} BEFORE {change} ON audit "
             "BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END"

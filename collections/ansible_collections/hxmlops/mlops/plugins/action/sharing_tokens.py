@@ -14,6 +14,13 @@ from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import read_j
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._programs import call
 
 RENEW = datetime.timedelta(days=7)
+OPTIONAL: dict[str, tuple[str, str | int]] = {
+    "purpose": ("--purpose", ""),
+    "recipient": ("--recipient", ""),
+    "quota_bytes": ("--quota", 0),
+    "requests_per_minute": ("--rate", 0),
+}
+"""What a token may say: its flag, and what it is without."""
 
 
 class ActionModule(DomainAction):
@@ -33,6 +40,10 @@ class ActionModule(DomainAction):
                 "scopes": {"type": "list", "elements": "str", "default": ["read"]},
                 "artifacts": {"type": "list", "elements": "str", "default": ["*"]},
                 "days": {"type": "int", "default": 365},
+                **{
+                    name: {"type": type(without).__name__, "default": without}
+                    for name, (_, without) in OPTIONAL.items()
+                },
             },
         },
     }
@@ -63,6 +74,7 @@ class ActionModule(DomainAction):
             and entry["client"] == client["client"]
             and sorted(entry["scopes"]) == sorted(client["scopes"])
             and sorted(entry["artifacts"]) == sorted(client["artifacts"])
+            and all(entry.get(name, without) == client[name] for name, (_, without) in OPTIONAL.items())
             and datetime.datetime.fromisoformat(entry["expires_at"]) > soon
             for entry in read_json(Path(tokens)) or []
         )
@@ -73,6 +85,8 @@ class ActionModule(DomainAction):
             words += ["--scope", scope]
         for artifact in client["artifacts"]:
             words += ["--artifact", artifact]
+        for name, (flag, _) in OPTIONAL.items():
+            words += [flag, str(client[name])] if client[name] else []
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         call(arguments["python"], "hxmlops_sharing", *words, "--days", str(client["days"]), "--out", str(file))

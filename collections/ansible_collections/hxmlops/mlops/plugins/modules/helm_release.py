@@ -58,7 +58,8 @@ options:
       secrets: &secrets
         description:
           - Secrets that are made before the release, once, and never changed. Each has C(name) and C(data), by key one
-            of C(value) (given), C(default) (if nothing is given) or C(generate) (that many random letters and digits).
+            of C(value) (given), C(default) (if nothing is given) or C(generate) (that many random letters and digits,
+            or V(ec_p256) for a private key, ECDSA P-256 in PEM).
           - A given value that differs from the one in the cluster is left, with a warning.
         type: list
         elements: dict

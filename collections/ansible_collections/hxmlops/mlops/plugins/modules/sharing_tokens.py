@@ -30,7 +30,7 @@ options:
         type: str
         required: true
       scopes:
-        description: Any of C(read), C(write), C(admin).
+        description: Any of V(read), V(write), V(admin), V(annotate).
         type: list
         elements: str
         default: [read]
@@ -43,6 +43,22 @@ options:
         description: Days until it expires.
         type: int
         default: 365
+      purpose:
+        description: What artifacts may be used for; the audit and receipts say it.
+        type: str
+        default: ""
+      recipient:
+        description: The party that receives artifacts; the audit and receipts say it.
+        type: str
+        default: ""
+      quota_bytes:
+        description: Bytes that it may store; C(0) for as many as the API's settings say.
+        type: int
+        default: 0
+      requests_per_minute:
+        description: Requests that it may make; C(0) for as many as the API's settings say.
+        type: int
+        default: 0
 """
 
 EXAMPLES = r"""
@@ -53,7 +69,10 @@ EXAMPLES = r"""
     state: "{{ hxmlops_state }}"
     clients:
       - client: mno-staging
-        scopes: [read]
+        scopes: [read, annotate]
+        purpose: acceptance of models
+        recipient: operator
+        requests_per_minute: 600
 """
 
 RETURN = r"""

@@ -25,6 +25,8 @@ from ansible_collections.hxmlops.mlops.plugins.plugin_utils._files import (
 NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$")
 # of the plan's digest that a label's value (63 characters at most) has room for, beside a revision
 DIGEST_LENGTH = 40
+# what a Secret's value can be made as, beside a number of random characters: a private key, ECDSA P-256 in PEM
+EC_P256 = "ec_p256"
 
 
 class PlanError(UserError):
@@ -33,11 +35,11 @@ class PlanError(UserError):
 
 @dataclass(frozen=True)
 class SecretKey:
-    """Where a Secret's value comes from the one time it is made: given by a person, fixed, or random characters."""
+    """Where a Secret's value comes from the one time it is made: given by a person, fixed, or generated."""
 
     given: str | None = None
     default: str | None = None
-    length: int = 0
+    generate: int | str = 0  # that many random characters, or EC_P256
 
 
 @dataclass(frozen=True)
@@ -193,11 +195,14 @@ def _secret(release: str, item: Mapping[str, Any]) -> Secret:
     for key, source in (item.get("data") or {}).items():
         if not isinstance(source, Mapping) or not source.keys() <= {"value", "default", "generate"} or not source:
             raise PlanError(f"release {release}: Secret {item.get('name')}: {key} takes value, default or generate")
-        given, default = source.get("value"), source.get("default")
+        given, default, generate = source.get("value"), source.get("default"), source.get("generate") or 0
+        if generate != EC_P256 and not str(generate).isdecimal():
+            where = f"release {release}: Secret {item.get('name')}"
+            raise PlanError(f"{where}: {key}: generate takes a number of characters, or {EC_P256}")
         keys[str(key)] = SecretKey(
             None if given is None else str(given),
             None if default is None else str(default),
-            int(source.get("generate") or 0),
+            generate if generate == EC_P256 else int(generate),
         )
     if not item.get("name") or not keys:
         raise PlanError(f"release {release}: a Secret needs a name and data")

@@ -12,7 +12,12 @@ from typing import Any
 
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._helm import KEYS, Stored
 from ansible_collections.hxmlops.mlops.plugins.plugin_utils._kube import Kube, KubeError
-from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import Release, Secret, SecretKey
+from ansible_collections.hxmlops.mlops.plugins.plugin_utils._releases import (
+    EC_P256,
+    Release,
+    Secret,
+    SecretKey,
+)
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -30,7 +35,7 @@ def missing(found: Stored, release: Release) -> list[tuple[Secret, set[str]]]:
 def ensure(kube: Kube, release: Release, lacking: list[tuple[Secret, set[str]]]) -> None:
     """Make what is missing; what is there keeps its value."""
     for secret, keys in lacking:
-        data = {key: _encoded(_value(secret.keys[key])) for key in sorted(keys)}
+        data = {key: _encoded(value_of(secret.keys[key])) for key in sorted(keys)}
         collection = f"/api/v1/namespaces/{release.namespace}/secrets"
         metadata = {
             "annotations": {KEYS: ",".join(sorted(secret.keys))},
@@ -75,12 +80,24 @@ def known(kube: Kube, release: Release) -> set[str]:
     return texts
 
 
-def _value(source: SecretKey) -> str:
+def value_of(source: SecretKey) -> str:
+    """The value that such a key of a Secret gets: another at each call where it is generated."""
     if source.given is not None:
         return source.given
     if source.default is not None:
         return source.default
-    return "".join(secrets.choice(ALPHABET) for _each in range(source.length))
+    if source.generate == EC_P256:
+        return _private_key()
+    return "".join(secrets.choice(ALPHABET) for _each in range(int(source.generate)))
+
+
+def _private_key() -> str:
+    from cryptography.hazmat.primitives import serialization  # Ansible itself needs it; its import takes a while
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode("ascii")
 
 
 def _encoded(text: str) -> str:

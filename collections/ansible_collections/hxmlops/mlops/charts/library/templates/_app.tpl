@@ -97,7 +97,7 @@ containers:
     envFrom:
       {{- toYaml . | nindent 6 }}
     {{- end }}
-    {{- with .app.ports }}
+    {{- with merge dict (.app.ports | default dict) (.app.innerPorts | default dict) }}
     ports:
       {{- range $name, $port := . }}
       - {name: {{ $name }}, containerPort: {{ $port }}}

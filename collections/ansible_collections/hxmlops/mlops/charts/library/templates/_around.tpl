@@ -81,7 +81,7 @@ subjects:
 {{- end }}
 {{- end -}}
 
-{{/* In: from the namespace, or from whom `networkPolicy.from` names. Out: DNS, the namespace, and `networkPolicy.to`;
+{{/* In: from the namespace, or from whom `networkPolicy.from` names; to `innerPorts` from the namespace only. Out: DNS, the namespace, and `networkPolicy.to`;
      with rights of its own also the API server, whose address a chart cannot know: its usual ports. */}}
 {{- define "library.networkPolicy" -}}
 {{- if .root.Values.networkPolicy.enabled }}
@@ -95,14 +95,23 @@ spec:
     matchLabels:
       {{- include "library.selector" . | nindent 6 }}
   policyTypes: [Ingress, Egress]
-  {{- with .app.ports }}
+  {{- if or .app.ports .app.innerPorts }}
   ingress:
+    {{- with .app.ports }}
     - from:
         {{- toYaml ($.root.Values.networkPolicy.from | default $.app.from | default (list (dict "podSelector" dict))) | nindent 8 }}
       ports:
         {{- range $name, $port := . }}
         - {protocol: TCP, port: {{ $name }}}
         {{- end }}
+    {{- end }}
+    {{- with .app.innerPorts }}
+    - from: [{podSelector: {}}]
+      ports:
+        {{- range $name, $port := . }}
+        - {protocol: TCP, port: {{ $name }}}
+        {{- end }}
+    {{- end }}
   {{- end }}
   egress:
     - ports:

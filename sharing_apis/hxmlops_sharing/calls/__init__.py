@@ -1,0 +1,1 @@
+"""What both clients have in common: the sharing APIs' calls as coroutines over a wire, which each client brings."""
