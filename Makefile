@@ -12,8 +12,6 @@ unexport PYTHONDONTWRITEBYTECODE
 PLAY := $(BIN)/ansible-playbook -i inventories/local
 PACKAGES := evidence recipe stages sharing_apis model_server
 # the end-to-end tests first, as they take longest
-# of the sharing APIs, what runs again where there is an S3 server
-ON_S3 := $(addprefix sharing_apis/tests/test_,stores.py model_v1.py dataset_v1.py model_published.py aliases.py)
 TESTS := tests hxMLOps/tests $(addsuffix /tests,$(PACKAGES))
 
 .PHONY: help demo test lint unit test-cluster charts down clean benchmarks lock
@@ -41,12 +39,12 @@ lint:
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline -q
 
 unit:
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow" $(TESTS)
 
 test-cluster: .venv/.test ## roles and charts on real Kubernetes, sharing APIs on S3, their page in a browser (needs Go, root)
 	@command -v chromedriver > /dev/null || apt-get install -qq -y chromium chromium-driver > /dev/null
 	@HXMLOPS_S3_SERVER=$$(tests/cluster/tools/build | sed -n 's/^versitygw=//p')/versitygw \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster tests/services $(ON_S3)
+	  $(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster tests/services sharing_apis/tests
 
 charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
 	@$(BIN)/python tests/charts/pack.py

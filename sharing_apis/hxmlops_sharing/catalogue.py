@@ -277,7 +277,7 @@ def _is_from_here(request: Request) -> bool:
     if site is not None:
         return site == "same-origin"
     origin = request.headers.get("origin", "null")
-    return origin == "null" or urlsplit(origin).netloc == request.headers.get("host")
+    return origin == "null" or origin.partition("://")[2] == request.headers.get("host")
 
 
 @router.get("/")
@@ -351,7 +351,10 @@ def _set_cookie(answer: Response, visit: Visit, name: str, value: str, seconds: 
 
 def _safe(wanted: str, base: str) -> str:
     """A path below the catalogue to go to; the catalogue itself for any other."""
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return base
     inside = parts.path == base or parts.path.startswith(f"{base}/")
     plain = all(character.isprintable() and character not in "\\ " for character in wanted) and ".." not in wanted
     return wanted if inside and plain and not parts.scheme and not parts.netloc else base

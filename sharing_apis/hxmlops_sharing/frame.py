@@ -57,7 +57,11 @@ class RequestFrame:
             await send(message)
 
         try:
-            await self.app(scope, counted, observed)
+            if "\0" in path or b"%00" in scope["query_string"]:  # not every database has a place for it
+                refusal = problems.Problem(400, "malformed", "the URL has a NUL in it")
+                await problems.respond(refusal, request_id)(scope, counted, observed)
+            else:
+                await self.app(scope, counted, observed)
         except ClientDisconnect:
             pass  # status 0 in the log
         except Exception as error:

@@ -19,6 +19,7 @@ from hxmlops_sharing.store import StoreUnavailable
 
 PROBLEM_TYPE = "application/problem+json"
 POSTGRESQL_DISK_FULL = "53100"
+POSTGRESQL_BAD_CHARACTER = "22021"
 NOT_REGISTERED = {460: "Checksum Mismatch"}  # of tus
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -80,6 +81,8 @@ def of_exception(error: BaseException) -> Problem:
     if isinstance(error, DatabaseUnavailable | StoreUnavailable):
         what = "database" if isinstance(error, DatabaseUnavailable) else "store"
         return Problem(503, f"{what}-unavailable", f"the {what} does not answer: try again", {"Retry-After": "2"})
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == POSTGRESQL_BAD_CHARACTER:
+        return Problem(422, "invalid", "a text should have no NUL characters")
     return Problem(500, "internal", "unexpected error: tell the owner of this server the request id")
 
 

@@ -6,6 +6,7 @@ gets more than CONNECTIONS and REQUESTS at once. Refusals are RFC 9457 problems,
 
 import asyncio
 import http
+import re
 import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,8 @@ REQUESTS = 256
 ALWAYS = ("/live", "/health")
 """Answered however busy the server is, or it would be taken for dead."""
 
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0,5})?")
+
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
@@ -33,7 +36,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._refusal: tuple[int, str, str] | None = None
-        self._in_head = False
+        self._in_head = self._in_message = self._body_came = False
         self._head_bytes = self._headers = 0
         self._stalled: asyncio.TimerHandle | None = None
         self._head_late: asyncio.TimerHandle | None = self.loop.call_later(HEAD_S, self._head_is_late)
@@ -50,16 +53,16 @@ class Protocol(HttpToolsProtocol):
             return
         if self._head_late is None and (self.cycle is None or self.cycle.response_complete):
             self._head_late = self.loop.call_later(HEAD_S, self._head_is_late)
-        went_on = self._in_head
+        went_on, self._body_came = self._in_message, False
         super().data_received(data)
-        if went_on and self._in_head:  # the parser gathers a header for as long as it goes on
+        if went_on and self._in_message and not self._body_came:  # the parser gathers a header, or a trailer, endlessly
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(431, "headers-too-large", f"request line and headers of more than {HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._in_message = True
         self._head_bytes = self._headers = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -67,15 +70,30 @@ class Protocol(HttpToolsProtocol):
         if self._headers > HEADERS:
             self._refusal = (431, "headers-too-large", f"more than {HEADERS} headers")
             raise ValueError("headers")  # the parser stops and `send_400_response` is called
-        super().on_header(name, value)
+        if self._in_head:  # a trailer is no header: nobody in front has looked at it
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > HEAD_BYTES:
             self._refusal = (431, "headers-too-large", f"request line and headers of more than {HEAD_BYTES} bytes")
             raise ValueError("headers")
+        version, hosts = self.parser.get_http_version(), [value for name, value in self.headers if name == b"host"]
+        if version not in ("1.0", "1.1") or len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise ValueError("version or Host")
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            raise ValueError("Host")
         self._head_has_come()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_came = True
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words)
         self._refuse(*(self._refusal or (400, "bad-request", "this is not HTTP/1.1 as RFC 9112 has it")))

@@ -35,7 +35,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
+"""No control characters, nor what cannot be seen and shows a text as another."""
 
 
 def _one_line(text: str) -> str:

@@ -20,6 +20,7 @@ from hxmlops_sharing.records import CHANGEABLE, Kind
 from hxmlops_sharing.store import Segment, Store
 from hxmlops_sharing.tables import aliases, objects, uploads
 from hxmlops_sharing.times import now
+from hxmlops_sharing.uploads import MAX_JSON
 from hxmlops_sharing.versions import version_key
 
 type Version = Row[Any]
@@ -153,6 +154,8 @@ class Registry:
                 if not caller.may("write"):
                     _check_annotation(row, changes, caller)
                 changes = {column: row._mapping[column] | value for column, value in changes.items()}
+                if any(len(json.dumps(value, ensure_ascii=False)) > MAX_JSON for value in changes.values()):
+                    raise Problem(413, "too-large", f"together more than {MAX_JSON >> 20} MiB of JSON")
             changes = {
                 column: value
                 for column, value in changes.items()

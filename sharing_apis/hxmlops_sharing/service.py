@@ -180,6 +180,8 @@ def _require(scope: str) -> Callable[..., Awaitable[Caller]]:
         service: ServiceHere,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> Caller:
+        if len(request.headers.getlist("authorization")) > 1:
+            raise Problem(400, "malformed", "Authorization is there twice")
         return await admit(request, service, credentials.credentials if credentials else None, scope)
 
     return require

@@ -57,8 +57,14 @@ class TusFrame:
             await send(message)
 
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if b"x-http-method-override" in headers:
-            scope["method"] = headers[b"x-http-method-override"].upper()
+        overriding = headers.get(b"x-http-method-override", "").upper()
+        if overriding and not (scope["method"] == "POST" and overriding in ("PATCH", "DELETE")):
+            # whoever is in front would not agree with us on where the answer to a HEAD ends
+            problem = Problem(400, "malformed", "X-HTTP-Method-Override is for a POST that means PATCH or DELETE")
+            await respond(problem, scope["state"]["request_id"])(scope, receive, versioned)
+            return
+        if overriding:
+            scope["method"] = overriding
         if scope["method"] != "OPTIONS" and headers.get(b"tus-resumable") != VERSION:
             problem = Problem(412, "tus-version", f"Tus-Resumable should be {VERSION}", {"Tus-Version": VERSION})
             await respond(problem, scope["state"]["request_id"])(scope, receive, versioned)

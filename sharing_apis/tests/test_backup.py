@@ -243,6 +243,7 @@ def test_what_is_not_empty_is_not_filled(
     assert "has no manifest.json: name a folder that `backup` has filled" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_backup_and_restore_go_on(
     filled: Settings, backend: Backend, use: Use, tmp_path: Path
 ) -> None:

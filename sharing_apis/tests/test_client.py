@@ -296,6 +296,7 @@ def test_another_file_is_not_the_rest_of_the_first(
         assert upload(client, large, resume=tmp_path / "noted")["sha256"] == sha256_file(large)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.usefixtures("in_haste")
 def test_a_server_that_is_killed_and_comes_back(

@@ -272,6 +272,7 @@ def test_two_servers_collect_and_publish_at_once(settings: Settings) -> None:
     in_service(settings, work)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_and_ends_its_work(settings: Settings, tmp_path: Path) -> None:
     kept: dict[int, bytes] = {}
 

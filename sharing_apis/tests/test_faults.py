@@ -1,14 +1,18 @@
-"""What goes wrong leaves nothing half done: no record, no visible bytes, no temporary file."""
+"""What goes wrong leaves nothing half done: nothing answered is lost, nothing half there is seen or kept."""
 
+import asyncio
+import contextlib
 import errno
 import itertools
 import os
+import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,40 +21,73 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from alembic import command
+from alembic.config import Config
+from faults import (
+    BYTES,
+    MIB,
+    PROCESSES,
+    TUS,
+    Client,
+    Load,
+    Server,
+    audit_of,
+    content_of,
+    environment,
+    files_of,
+    look_at,
+    places,
+    sha256,
+    until,
+)
+from postgres import PostgreSQL
+from s3_server import PROGRAM, S3Server, running
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from hxmlops_sharing.folder_store import IncomingFile
+from hxmlops_sharing import collect, database
+from hxmlops_sharing.access import EVERYONE
+from hxmlops_sharing.database import Database
+from hxmlops_sharing.folder_store import FileWriter
 from hxmlops_sharing.registry import Registry
+from hxmlops_sharing.service import Service
+from hxmlops_sharing.settings import Settings, read_settings
+
+ALL_BACKENDS = True
 
 type Start = Callable[..., AbstractContextManager[httpx.Client]]
-type StartProcess = Callable[..., AbstractContextManager[tuple[subprocess.Popen[bytes], httpx.Client]]]
+type Backend = Callable[[], dict[str, Any]]
 
-type ProcessApi = tuple[subprocess.Popen[bytes], httpx.Client, Path]
-
-MIB = 1 << 20
+KILLS = 20
+on_s3 = pytest.mark.skipif(not PROGRAM, reason="HXMLOPS_S3_SERVER names no S3 server")
 FORM_WITHOUT_END = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx'
+
+
+@pytest.fixture
+def settings(backend: Backend, tmp_path: Path) -> Settings:
+    return places(tmp_path, **backend())
+
+
+@pytest.fixture
+def api(start: Start, settings: Settings) -> Iterator[httpx.Client]:
+    """A Model Sharing API of this process, with nothing in it."""
+    with start(**given_of(settings)) as client:
+        yield client
+
+
+def given_of(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
 
 
 def upload(api: httpx.Client, data: bytes = b"bytes", version: str = "1") -> httpx.Response:
     return api.post("/api/v1/model", data={"name": "churn", "version": version}, files={"file": data})
 
 
-def files(folder: Path, kind: str) -> list[Path]:
-    """Files of a store, `incoming` or `objects`."""
-    return [path for path in (folder / "store" / kind).rglob("*") if path.is_file()]
-
-
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
-
-
 def begin_upload(api: httpx.Client) -> socket.socket:
     """Send half an upload of 8 MiB; the server waits for the rest."""
     connection = socket.create_connection((api.base_url.host, api.base_url.port or 80))
+    connection.settimeout(60)
     connection.sendall(
         b"POST /api/v1/model?name=churn&version=1 HTTP/1.1\r\nHost: a\r\n"
         b"Content-Type: application/octet-stream\r\nContent-Length: 8388608\r\n\r\n" + b"x" * 4 * MIB
@@ -58,153 +95,687 @@ def begin_upload(api: httpx.Client) -> socket.socket:
     return connection
 
 
-def assert_nothing_is_there(api: httpx.Client, folder: Path) -> None:
-    until(lambda: not files(folder, "incoming"))
-    assert files(folder, "objects") == []
+def status_of(connection: socket.socket) -> int:
+    return int(connection.recv(4096).split()[1])
+
+
+def writes(settings: Settings) -> Callable[[], object]:
+    """Whether the store has something of an upload already (S3 shows nothing before its end)."""
+    return lambda: settings.on_s3 or files_of(Path(settings.store))
+
+
+def assert_nothing_is_there(api: httpx.Client, settings: Settings) -> None:
+    if not settings.on_s3:
+        until(lambda: not files_of(Path(settings.store)))
     assert api.get("/api/v1/model_catalog").status_code == 404
+    assert audit_of(settings).rows == []
 
 
-def test_a_client_that_leaves_mid_upload(models: httpx.Client, tmp_path: Path) -> None:
-    with begin_upload(models):
-        until(lambda: files(tmp_path, "incoming"))
-    assert_nothing_is_there(models, tmp_path)
-    assert upload(models).json()["modelIdentifier"] == 1
+def in_service[T](settings: Settings, work: Callable[[Service], Any]) -> Any:
+    async def run() -> Any:
+        async with Service.open(settings) as service:
+            return await work(service)
+
+    return asyncio.run(run())
+
+
+# Processes killed
+
+
+def test_sigkill_at_random_moments_of_uploads(settings: Settings, tmp_path: Path) -> None:
+    """What was answered is there, what was not is tried again: the same record or a new one, never half of one."""
+    server = Server(settings, tmp_path / "log")
+    moments = random.Random(20)  # noqa: S311 (moments)
+    known: set[str] = set()
+    with server:
+        with Load([server.url], clients=4, what="kills").running() as load:
+            for _ in range(KILLS):
+                time.sleep(moments.uniform(0, 0.2))
+                server.kill()
+                look_at(settings, known)
+                server.start()
+        server.stop()
+    assert sum(load.failures.values()) - load.failures["ConnectError"] >= KILLS / 2
+    assert audit_of(settings).live == {name: sha256(content_of(name)) for name in load.records}
+
+
+def test_sigkill_at_random_moments_of_collections(settings: Settings) -> None:
+    """Versions that are deleted, and others with the same bytes that stay, or come meanwhile."""
+    moments = random.Random(21)  # noqa: S311 (moments)
+    kept: dict[str, str] = {}
+
+    async def publish(service: Service, name: str, data: bytes) -> int:
+        incoming = service.receiver.incoming()
+        await incoming.write(data)
+        content = await incoming.finish()
+        metadata = {"name": name, "version": "1", "tag": "", "status": "production", "class": None, "library": ""}
+        metadata |= {"library_version": "", "domain": ""}
+        objects = {"parameters": {}, "characteristics": {}}
+        contents = {"sha256": content.sha256, "size": content.size}
+        try:
+            row = await service.registry.add(metadata | objects, contents, [incoming], EVERYONE, "test")
+        finally:
+            await incoming.discard()
+        return int(row.id)
+
+    async def stay(service: Service, number: int) -> None:
+        await publish(service, f"stays{number}", b"%d" % number)
+        kept[f"stays{number}"] = sha256(b"%d" % number)
+
+    async def fill(service: Service) -> None:
+        for number in range(100):
+            identifier = await publish(service, f"goes{number}", b"%d" % number)
+            await service.registry.delete(identifier, "1", EVERYONE, "test")
+            if number % 5 == 0:
+                await stay(service, number)
+            if number % 4 == 0:
+                orphan = service.store.writer()
+                await orphan.write(b"nobody's")
+                await orphan.finish()
+                orphan.keep()
+
+    in_service(settings, fill)
+    for number in range(KILLS):
+        near, far = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=collect_for_ever, args=(environment(settings), far), daemon=True)
+        process.start()
+        near.recv()
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        look_at(settings, set())
+        in_service(settings, lambda service: stay(service, number * 5 + 1))  # noqa: B023 (called at once)
+
+    async def end(service: Service) -> None:
+        for _ in range(3):
+            await collect.collect(service.database, service.store, grace_days=0, settle_s=0, orphan_s=0)
+
+    in_service(settings, end)
+    audited = audit_of(settings)
+    assert audited.live == kept
+    assert len(audited.rows) == len(kept)
+
+
+def collect_for_ever(variables: Mapping[str, str], begun: Any) -> None:
+    os.environ.update(variables)
+    collect.BATCH = 3
+
+    async def run() -> None:
+        async with Service.open(read_settings()) as service:
+            begun.send(None)
+            while True:
+                await collect.collect(service.database, service.store, grace_days=0, settle_s=0, orphan_s=0)
+
+    asyncio.run(run())
+
+
+OLD_VERSIONS = 300
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Database and store as version 0.1.0 left them: hundreds of versions, of which some share bytes."""
+    folder = tmp_path_factory.mktemp("old")
+    engine = create_engine(f"sqlite:///{folder / 'records.sqlite'}")
+    with engine.begin() as connection:
+        fill_old(connection)
+    engine.dispose()
+    for number in range(OLD_VERSIONS):
+        digest = sha256(b"%d" % (number % 250)).removeprefix("sha256:")
+        path = folder / "store" / "objects" / digest[:2] / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % (number % 250))
+    return folder
+
+
+def fill_old(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", "hxmlops_sharing:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+    numbers = range(1, OLD_VERSIONS + 1)
+    rows = [
+        {"id": number, "name": f"m{number}", "digest": sha256(b"%d" % ((number - 1) % 250)),
+         "size": len(b"%d" % ((number - 1) % 250))}
+        for number in numbers
+    ]  # fmt: skip
+    connection.execute(
+        text(
+            "INSERT INTO models VALUES (:id, :name, '1', 'k', '', :digest, :digest, '2026-01-01T00:00:00.000000Z', 'me',"
+            " 'production', NULL, '', '', '', '{}', '{}', :size)"
+        ),
+        rows,
+    )
+    line = "INSERT INTO audit VALUES ({}, '2026-01-01T00:00:00.000000Z', 'me', '{}', 'model', :id, :name, '1', :digest, '{}', 'r')"
+    connection.execute(text(line.format(":id", "upload", "{}")), rows)
+    more = [row | {"line": OLD_VERSIONS + row["id"]} for row in rows]
+    connection.execute(text(line.format(":line", "change", '{"tag": ["", "a"]}').replace('":', '"\\:')), more)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_sigkill_at_random_moments_of_migrations(
+    dialect: str, old: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A migration is done or has not begun; the next server does it."""
+    moments = random.Random(22)  # noqa: S311 (moments)
+    template = request.getfixturevalue("old_postgresql") if dialect == "postgresql" else None
+    states: list[str] = []
+    took = 0.2
+    for number in range(KILLS):
+        if template:
+            settings = places(tmp_path, store=str(old / "store"), **template())
+        else:
+            copy = tmp_path / f"{number}.sqlite"
+            copy.write_bytes((old / "records.sqlite").read_bytes())
+            settings = places(tmp_path, store=str(old / "store"), database=str(copy))
+        near, far = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=migrate, args=(environment(settings), far), daemon=True)
+        process.start()
+        near.recv()
+        began = time.monotonic()
+        if number == 0:
+            near.recv()
+            took = time.monotonic() - began
+        else:
+            time.sleep(moments.uniform(0, took))
+        process.kill()
+        process.join()
+        states.append(state_of(settings))
+    assert states[0] == "0002"
+    assert states.count("0001") >= KILLS / 4
+    audited = audit_of(settings)
+    assert audited.live == {f"m{number + 1}": sha256(b"%d" % (number % 250)) for number in range(OLD_VERSIONS)}
+    assert audited.lines == 2 * OLD_VERSIONS
+
+
+def migrate(variables: Mapping[str, str], moments: Any) -> None:
+    os.environ.update(variables)
+
+    async def run() -> None:
+        opened = Database(read_settings())
+        moments.send(None)
+        await opened.open()
+        moments.send(None)
+
+    asyncio.run(run())
+
+
+def state_of(settings: Settings) -> str:
+    """The schema that a killed server left, all of it; and that the next server makes it current."""
+
+    async def look() -> str:
+        opened = Database(settings)
+        try:
+            async with opened.read() as connection:
+                revision = str(await connection.scalar(text("SELECT version_num FROM alembic_version")))
+                lines = await connection.scalar(text("SELECT count(*) FROM audit"))
+                versions = await connection.scalar(text("SELECT count(*) FROM models"))
+                assert (versions, lines) == (OLD_VERSIONS, 2 * OLD_VERSIONS)
+                tables = await connection.run_sync(lambda sync: database.inspect(sync).get_table_names())
+            assert ("objects" in tables) == (revision != "0001")
+            assert not [name for name in tables if name.startswith(("_alembic_tmp", "audit_0001"))]
+            await opened.open()
+            return revision
+        finally:
+            await opened.close()
+
+    return asyncio.run(look())
+
+
+@pytest.fixture(scope="module")
+def old_postgresql(postgres: PostgreSQL) -> Callable[[], dict[str, Any]]:
+    """Makes databases of version 0.1.0 on PostgreSQL."""
+    given = postgres.database()
+    name = given["database"].rpartition("/")[2]
+
+    async def fill() -> None:
+        url = f"postgresql+asyncpg://hxmlops:{postgres.password}@127.0.0.1:{postgres.port}/{name}"
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.run_sync(fill_old)
+        await engine.dispose()
+
+    asyncio.run(fill())
+    return lambda: postgres.database(template=name)
+
+
+# Clients gone
+
+
+def test_a_client_that_leaves_mid_upload(api: httpx.Client, settings: Settings) -> None:
+    with begin_upload(api):
+        until(writes(settings))
+    assert_nothing_is_there(api, settings)
+    assert upload(api).json()["modelIdentifier"] == 1
 
 
 @pytest.mark.parametrize("body", [b"garbage", b"--b\r\n\r\n", FORM_WITHOUT_END])
-def test_a_garbage_body(models: httpx.Client, tmp_path: Path, body: bytes) -> None:
+def test_a_garbage_body(api: httpx.Client, settings: Settings, body: bytes) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    answer = models.post("/api/v1/model", content=body + b"x" * 2 * MIB, headers=headers)
+    answer = api.post("/api/v1/model", content=body + b"x" * 2 * MIB, headers=headers)
     assert answer.status_code == 400
-    assert_nothing_is_there(models, tmp_path)
+    assert_nothing_is_there(api, settings)
 
 
-def test_sigkill_mid_upload_then_restart(start_process: StartProcess, start: Start, tmp_path: Path) -> None:
-    with start_process() as (process, api):
-        before = upload(api, version="0").json()
-        objects = files(tmp_path, "objects")
-        with begin_upload(api):
-            until(lambda: files(tmp_path, "incoming"))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert files(tmp_path, "incoming") != []
-    with start() as api:
-        assert files(tmp_path, "incoming") == []
-        assert files(tmp_path, "objects") == objects
-        assert api.get("/api/v1/model_catalog").json() == {"models": [before]}
-        assert upload(api).status_code == 200
+def test_a_client_that_leaves_mid_download(api: httpx.Client) -> None:
+    """The audit says how much it got; the server holds nothing of it any more."""
+    upload(api, os.urandom(32 * MIB))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with (
+            httpx.Client(base_url=api.base_url, verify=False) as other,
+            other.stream("GET", "/api/v1/model/1") as answer,
+        ):
+            assert len(next(answer.iter_bytes())) > 0
+    until(lambda: len(delivered(api)) == 3)
+    for line in delivered(api):
+        assert not line["detail"]["complete"]
+        assert line["detail"]["bytes"] < 32 * MIB
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def delivered(api: httpx.Client) -> list[dict[str, Any]]:
+    return [line for line in api.get("/api/v1/audit").json()["lines"] if line["action"] == "delivered"]
 
 
 def test_a_server_that_starts_leaves_uploads_of_a_living_one_alone(
-    models: httpx.Client, start: Start, tmp_path: Path
+    api: httpx.Client, start: Start, settings: Settings
 ) -> None:
-    with begin_upload(models) as connection:
-        until(lambda: files(tmp_path, "incoming"))
-        with start():
-            assert files(tmp_path, "incoming") != []
+    with begin_upload(api) as connection:
+        until(writes(settings))
+
+        async def sweep(service: Service) -> None:
+            await collect.collect(service.database, service.store, grace_days=0, settle_s=0, orphan_s=0)
+            await collect.collect(service.database, service.store, grace_days=0, settle_s=0, orphan_s=0)
+
+        if not settings.on_s3:  # there, what another server has just begun is told by its age
+            in_service(settings, sweep)
         connection.sendall(b"x" * 4 * MIB)
-        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert status_of(connection) == 200
+    assert sha256(api.get("/api/v1/model/1").content) == sha256(b"x" * 8 * MIB)
+    assert len(audit_of(settings).live) == 1
 
 
-def test_a_full_disk_is_507_and_the_server_goes_on(
-    process_api: ProcessApi,
-) -> None:
-    process, api, folder = process_api
-    before = files(folder, "objects")
-    prlimit(process.pid, RLIMIT_FSIZE, (2 * MIB, RLIM_INFINITY))  # no file may grow beyond
-    answer = upload(api, b"x" * 4 * MIB, version="full")
-    assert answer.status_code == 507
-    assert answer.json()["detail"] == "no room left for this upload: tell the owner of this server"
-    assert (files(folder, "incoming"), files(folder, "objects")) == ([], before)
-    prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
-    assert upload(api, b"x" * 4 * MIB, version="full").status_code == 200
+# The database gone
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_no_space_while_writing(
-    models: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    blocks = itertools.count()
-    append = IncomingFile._append
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_database_gone_and_back(postgres: PostgreSQL, migrated: str, tmp_path: Path, how: signal.Signals) -> None:
+    """Uploads under way are answered 503, the server goes on when it is back."""
+    settings = places(tmp_path, **postgres.database(template=migrated))
+    server = Server(settings, tmp_path / "log")
+    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
+        assert upload(api, version="0").status_code == 200
+        location = api.post("/api/v1/files", headers=TUS | {"Upload-Length": "9"}).headers["Location"]
+        with begin_upload(api) as connection:
+            until(writes(settings))
+            postgres.stop(how)
+            try:
+                connection.sendall(b"x" * 4 * MIB)
+                assert status_of(connection) == 503
+                answer = api.patch(location, content=b"123", headers=BYTES | {"Upload-Offset": "0"})
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+                for path in ("/ready", "/api/v1/model/1/data", "/api/v1/model/1", "/api/v1/model_catalog"):
+                    answer = api.get(path)
+                    assert answer.status_code == 503, path
+                    assert "database" in answer.json()["detail"]
+                    assert api.get("/live").status_code == 200
+                assert len(files_of(Path(settings.store))) == 1
+            finally:
+                postgres.start()
+        client = Client(server.url, "back")
+        for path in ("/ready", "/api/v1/model/1/data", "/api/v1/model/1"):
+            client.ask("GET", path)
+        assert client.ask("HEAD", location, headers=TUS).headers["Upload-Offset"] == "0"
+        assert upload(api).status_code == 200
+        client.close()
+        server.stop()
+    assert len(audit_of(settings).live) == 2
 
-    def fail(self: IncomingFile, block: bytes) -> None:
-        if next(blocks) == 2:
-            raise OSError(number, os.strerror(number))
-        append(self, block)
 
-    monkeypatch.setattr(IncomingFile, "_append", fail)
-    assert upload(models, b"x" * 4 * MIB).status_code == 507
-    assert_nothing_is_there(models, tmp_path)
+def test_a_database_that_goes_at_random_moments(postgres: PostgreSQL, migrated: str, tmp_path: Path) -> None:
+    settings = places(tmp_path, **postgres.database(template=migrated))
+    server = Server(settings, tmp_path / "log")
+    moments = random.Random(23)  # noqa: S311 (moments)
+    with server:
+        with Load([server.url], clients=4, what="gone").running() as load:
+            for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGINT, signal.SIGQUIT):
+                time.sleep(moments.uniform(0.2, 0.6))
+                postgres.stop(how)
+                time.sleep(moments.uniform(0, 0.2))
+                postgres.start()
+        server.stop()
+    assert load.failures["urn:hxmlops:problem:database-unavailable"] > 0
+    assert audit_of(settings).live == {name: sha256(content_of(name)) for name in load.records}
+
+
+def test_a_locked_database_is_503(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    settings = places(tmp_path)
+    with start(**given_of(settings)) as api:
+        assert upload(api, version="0").status_code == 200
+        other = sqlite3.connect(settings.database, isolation_level=None)
+        with contextlib.closing(other):
+            other.execute("BEGIN IMMEDIATE")
+            answer = upload(api)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+            assert api.get("/api/v1/model/1/data").status_code == 200
+            other.execute("ROLLBACK")
+        assert upload(api).status_code == 200
+    assert len(audit_of(settings).live) == 2
 
 
 def test_the_bytes_go_when_the_record_cannot_be_written(
-    models: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any) -> None:
         raise OperationalError("insert", {}, Exception("the database is gone"))
 
     with monkeypatch.context() as patched:
         patched.setattr(Registry, "_audit", fail)
-        answer = upload(models)
+        answer = upload(api)
         assert answer.status_code == 500
         assert "gone" not in answer.text
-        assert_nothing_is_there(models, tmp_path)
-    assert upload(models).json()["modelIdentifier"] == 1
+        assert_nothing_is_there(api, settings)
+    identifier = upload(api).json()["modelIdentifier"]
+    assert api.get(f"/api/v1/model/{identifier}").content == b"bytes"
 
 
-def test_lost_bytes_are_said_and_a_repeated_upload_heals_them(models: httpx.Client, tmp_path: Path) -> None:
-    upload(models)
-    (path,) = files(tmp_path, "objects")
-    path.write_bytes(b"cut")
-    answer = models.get("/api/v1/model/1")
-    assert answer.status_code == 500
-    assert answer.json()["detail"] == "the bytes of this version are lost: tell the owner of this server"
-    upload(models)
-    assert models.get("/api/v1/model/1").content == b"bytes"
+# The disk full
 
 
-def test_equal_uploads_at_once_make_one_record(models: httpx.Client, tmp_path: Path) -> None:
+def test_a_limit_of_files_is_507_and_the_server_goes_on(tmp_path: Path) -> None:
+    settings = places(tmp_path)
+    server = Server(settings, tmp_path / "log")
+    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
+        pid = server.process.pid
+        assert pid is not None
+        prlimit(pid, RLIMIT_FSIZE, (2 * MIB, RLIM_INFINITY))  # no file may grow beyond
+        answer = upload(api, b"x" * 4 * MIB)
+        assert answer.status_code == 507
+        assert answer.json()["detail"] == "no room left for this upload: tell the owner of this server"
+        assert files_of(Path(settings.store)) == {}
+        location = api.post("/api/v1/files", headers=TUS | {"Upload-Length": str(4 * MIB)}).headers["Location"]
+        headers = BYTES | {"Upload-Offset": "0"}
+        assert api.patch(location, content=b"x" * 4 * MIB, headers=headers).status_code == 507
+        assert api.head(location, headers=TUS).headers["Upload-Offset"] == "0"
+        assert files_of(Path(settings.store)) == {}
+        prlimit(pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
+        assert upload(api, b"x" * 4 * MIB).status_code == 200
+        assert api.patch(location, content=b"x" * 4 * MIB, headers=headers).status_code == 204
+        server.stop()
+    assert audit_of(settings).uploads == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False, capture_output=True
+    )
+    if mounting.returncode:
+        pytest.skip("this user may not mount")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_of_the_store(small_disk: Path, tmp_path: Path) -> None:
+    settings = places(tmp_path, store=str(small_disk / "store"))
+    server = Server(settings, tmp_path / "log")
+    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
+        assert upload(api, b"a" * 3 * MIB, version="1").status_code == 200
+        for data in (b"b" * 6 * MIB, b"c" * 20 * MIB):
+            answer = upload(api, data, version="2")
+            assert (answer.status_code, answer.json()["type"]) == (507, "urn:hxmlops:problem:storage-full")
+        assert list(files_of(Path(settings.store)).values()) == [3 * MIB]
+        with ThreadPoolExecutor() as pool:  # together they are too many
+            answers = list(pool.map(lambda number: upload(api, bytes([number]) * 3 * MIB, f"3.{number}"), range(4)))
+        assert {answer.status_code for answer in answers} <= {200, 507}
+        assert sum(answer.status_code == 200 for answer in answers) <= 1
+        assert api.get("/api/v1/model/1").content == b"a" * 3 * MIB
+        server.stop()
+    assert len(audit_of(settings).live) == 1 + sum(answer.status_code == 200 for answer in answers)
+
+
+def test_a_full_disk_of_the_database(small_disk: Path, tmp_path: Path) -> None:
+    """Nothing is registered, nor handed over without a line in the audit; when there is room again all goes on."""
+    settings = places(tmp_path, database=str(small_disk / "records.sqlite"))
+    server = Server(settings, tmp_path / "log")
+    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
+        assert upload(api, version="1").status_code == 200
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        statuses = []
+        for number in range(40):
+            large = {"name": "churn", "version": f"2.{number}", "parameters": '{"a": "%s"}' % ("x" * 100_000)}
+            answer = api.post("/api/v1/model", data=large, files={"file": b"%d" % number})
+            statuses.append(answer.status_code)
+        assert set(statuses) <= {200, 507}
+        assert statuses[-1] == 507
+        assert api.get("/live").status_code == 200
+        filler.unlink()
+        client = Client(server.url, "room")
+        assert client.ask("GET", "/api/v1/model/1").content == b"bytes"
+        assert upload(api, version="3").status_code == 200
+        client.close()
+        server.stop()
+    assert len(audit_of(settings).live) == 1
+    assert len(audit_of(settings).rows) == 2 + statuses.count(200)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_while_writing(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    blocks = itertools.count()
+    append = FileWriter._append
+
+    def fail(self: FileWriter, block: bytes) -> None:
+        if next(blocks) == 2:
+            raise OSError(number, os.strerror(number))
+        append(self, block)
+
+    settings = places(tmp_path)
+    with start(**given_of(settings)) as api:
+        monkeypatch.setattr(FileWriter, "_append", fail)
+        assert upload(api, b"x" * 4 * MIB).status_code == 507
+        assert_nothing_is_there(api, settings)
+
+
+# Bytes lost, equal bytes, bytes that come and go
+
+
+def test_lost_bytes_are_said_and_a_repeated_upload_heals_them(tmp_path: Path, start: Start) -> None:
+    settings = places(tmp_path)
+    with start(**given_of(settings)) as api:
+        for cut in (True, False):
+            upload(api)
+            (location,) = files_of(Path(settings.store))
+            path = Path(settings.store) / location
+            if cut:
+                path.write_bytes(b"cut")
+            else:
+                path.unlink()
+            answer = api.get("/api/v1/model/1")
+            assert answer.status_code == 500
+            assert answer.json()["detail"] == "the bytes of this version are lost: tell the owner of this server"
+            assert upload(api).json()["modelIdentifier"] == 1
+            assert api.get("/api/v1/model/1").content == b"bytes"
+            audit_of(settings)
+
+
+def test_equal_uploads_at_once_make_one_record(api: httpx.Client, settings: Settings) -> None:
     data = os.urandom(3 * MIB)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: upload(models, data), range(8)))
+        answers = list(pool.map(lambda _: upload(api, data), range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["modelIdentifier"] for answer in answers} == {1}
-    assert len(files(tmp_path, "objects")) == 1
+    assert audit_of(settings).live == {"churn": sha256(data)}
 
 
-def test_of_different_uploads_of_a_version_at_once_one_wins(models: httpx.Client, tmp_path: Path) -> None:
+def test_of_different_uploads_of_a_version_at_once_one_wins(api: httpx.Client, settings: Settings) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda number: upload(models, bytes([number])), range(8)))
+        answers = list(pool.map(lambda number: upload(api, bytes([number])), range(8)))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
-    assert len(files(tmp_path, "objects")) == 1
+    assert len(audit_of(settings).rows) == 1
 
 
-def test_bytes_shared_by_versions_survive_deletions_at_once(models: httpx.Client) -> None:
+def test_bytes_shared_by_versions_survive_deletions_at_once(api: httpx.Client, settings: Settings) -> None:
     """One version comes and goes, others with the same bytes come: none of these loses its bytes."""
     stop = threading.Event()
 
     def come_and_go() -> Iterator[int]:
         while not stop.is_set():
-            identifier = upload(models, version="passing").json()["modelIdentifier"]
-            yield models.delete(f"/api/v1/model/{identifier}?version=passing").status_code
+            identifier = upload(api, version="passing").json()["modelIdentifier"]
+            yield api.delete(f"/api/v1/model/{identifier}?version=passing").status_code
 
     with ThreadPoolExecutor(1) as pool:
         passing = pool.submit(lambda: list(come_and_go()))
         for number in range(6):
-            upload(models, version=str(number))
-            assert models.get("/api/v1/model_catalog").json()["models"]
-            stayed = models.get("/api/v1/model_catalog", params={"version": str(number)}).json()["models"][0]
-            assert models.get(f"/api/v1/model/{stayed['modelIdentifier']}?version={number}").content == b"bytes"
-            models.delete(f"/api/v1/model/{stayed['modelIdentifier']}?version={number}")
+            stayed = upload(api, version=str(number)).json()["modelIdentifier"]
+            assert api.get(f"/api/v1/model/{stayed}?version={number}").content == b"bytes"
+            api.delete(f"/api/v1/model/{stayed}?version={number}")
         stop.set()
         assert set(passing.result()) == {200}
+    assert audit_of(settings).live == {}
 
 
-def test_a_download_goes_on_when_its_version_is_deleted(models: httpx.Client) -> None:
+def test_a_download_goes_on_when_its_version_is_deleted(api: httpx.Client) -> None:
     data = os.urandom(16 * MIB)
-    upload(models, data)
-    with models.stream("GET", "/api/v1/model/1") as answer:
+    upload(api, data)
+    with api.stream("GET", "/api/v1/model/1") as answer:
         body = answer.iter_bytes()
         received = next(body)
-        assert models.delete("/api/v1/model/1?version=1").status_code == 200
+        assert api.delete("/api/v1/model/1?version=1").status_code == 200
         assert received + b"".join(body) == data
+
+
+# S3 gone, slow, wrong
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[S3Server]:
+    with running(tmp_path / "s3") as server:
+        yield server
+
+
+@on_s3
+def test_an_s3_server_killed_at_random_moments(bucket: S3Server, tmp_path: Path) -> None:
+    settings = places(tmp_path, **bucket.settings)
+    server = Server(settings, tmp_path / "log")
+    moments = random.Random(24)  # noqa: S311 (moments)
+    with server:
+        with Load([server.url], clients=4, what="s3").running() as load:
+            for _ in range(5):
+                time.sleep(moments.uniform(0.2, 0.6))
+                bucket.kill()
+                time.sleep(moments.uniform(0, 0.3))
+                bucket.start()
+        server.stop()
+    assert audit_of(settings).live == {name: sha256(content_of(name)) for name in load.records}
+
+
+@on_s3
+@pytest.mark.timeout(200)
+def test_an_s3_server_gone_and_back(bucket: S3Server, tmp_path: Path) -> None:
+    settings = places(tmp_path, **bucket.settings)
+    server = Server(settings, tmp_path / "log")
+    with server, httpx.Client(base_url=server.url, timeout=150, verify=False) as api:
+        assert upload(api, b"a" * MIB, version="0").status_code == 200
+        with begin_upload(api) as connection:
+            connection.settimeout(150)
+            bucket.kill()
+            connection.sendall(b"x" * 4 * MIB)
+            assert status_of(connection) == 503
+        assert api.get("/api/v1/model/1").status_code == api.get("/ready").status_code == 503
+        assert api.get("/api/v1/model/1/data").status_code == api.get("/live").status_code == 200
+        bucket.start()
+        client = Client(server.url, "back")
+        assert client.ask("GET", "/api/v1/model/1").content == b"a" * MIB
+        client.ask("GET", "/ready")
+        client.close()
+        assert upload(api, b"y" * 8 * MIB).status_code == 200
+        server.stop()
+    assert set(audit_of(settings).live.values()) == {sha256(b"y" * 8 * MIB)}
+
+
+class Line:
+    """A line to a server, which slows down, breaks off answers, or answers by itself that it has no time."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self._port = port
+        self._chance = random.Random(seed)  # noqa: S311 (faults)
+        self.faults = 0.0
+        """How many of the connections and blocks go wrong."""
+        self.cuts = self.refusals = 0
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._carry, "127.0.0.1", 0), loop).result()
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._chance.random() < self.faults / 3:
+            self.refusals += 1
+            await reader.read(1 << 16)
+            body = b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
+            writer.write(
+                b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        pipes = [
+            asyncio.create_task(self._pipe(reader, far_writer)),
+            asyncio.create_task(self._pipe(far_reader, writer)),
+        ]
+        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        for each in (writer, far_writer):
+            each.transport.abort()
+        await asyncio.wait(pipes)
+
+    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                if self._chance.random() < self.faults:
+                    await asyncio.sleep(0.1)
+                if self._chance.random() < self.faults / 3:
+                    self.cuts += 1
+                    sink.write(data[: len(data) // 2])
+                    await sink.drain()
+                    return
+                sink.write(data)
+                await sink.drain()
+
+
+@on_s3
+@pytest.mark.timeout(200)
+def test_a_bad_line_to_s3(bucket: S3Server, tmp_path: Path) -> None:
+    """Slow, broken off in the middle of bodies, refused: what is answered is right, what is not is not there."""
+    line = Line(bucket.port, 25)
+    with line.serving() as url:
+        settings = places(tmp_path, **bucket.settings | {"s3_endpoint": url})
+        server = Server(settings, tmp_path / "log")
+        with server:
+            with Load([server.url], clients=4, what="bad").running() as load:
+                for faults in (0.02, 0.1, 0.2):
+                    line.faults = faults
+                    time.sleep(3)
+                line.faults = 0
+            server.stop()
+        assert line.cuts > 20
+        assert line.refusals > 5
+        assert len(load.records) > 10
+        assert audit_of(settings).live == {name: sha256(content_of(name)) for name in load.records}

@@ -322,8 +322,7 @@ def test_the_method_may_be_in_a_header(api: httpx.Client) -> None:
     url = create(api, 4)
     answer = api.post(url, content=b"abcd", headers=headers_of(Upload_Offset="0", X_HTTP_Method_Override="PATCH"))
     assert (answer.status_code, answer.headers["Upload-Offset"]) == (204, "4")
-    answer = api.get(url, headers=TUS | {"X-HTTP-Method-Override": "HEAD"})
-    assert (answer.status_code, answer.headers["Upload-Offset"]) == (200, "4")
+    assert api.get(url, headers=TUS | {"X-HTTP-Method-Override": "HEAD"}).status_code == 400
     assert api.post(url, headers=TUS | {"X-HTTP-Method-Override": "DELETE"}).status_code == 204
     assert api.head(url, headers=TUS).status_code == 404
     assert api.post("/api/v1/model_catalog", headers={"X-HTTP-Method-Override": "GET"}).status_code == 405
@@ -609,6 +608,7 @@ def segment_files(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_sigkill_at_random_moments(
     tmp_path: Path, place: dict[str, Any], start_process: StartProcess, seed: int
@@ -648,6 +648,7 @@ def test_sigkill_at_random_moments(
         assert all(there[location] == size for location, size in stored[0].segments)
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_database_and_store(
     tmp_path: Path, place: dict[str, Any], start_process: StartProcess
 ) -> None:
@@ -686,6 +687,7 @@ def test_two_servers_on_one_database_and_store(
         assert segment_files(tmp_path) == dict(row.segments)
 
 
+@pytest.mark.slow
 def test_memory_is_flat(place: dict[str, Any], start_process: StartProcess) -> None:
     def peak(process: subprocess.Popen[bytes]) -> int:
         return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[0]) >> 10

@@ -42,7 +42,7 @@ class ActionModule(DomainAction):
                 "days": {"type": "int", "default": 365},
                 **{
                     name: {"type": type(without).__name__, "default": without}
-                    for name, (_, without) in OPTIONAL.items()
+                    for name, (_flag, without) in OPTIONAL.items()
                 },
             },
         },
@@ -74,7 +74,7 @@ class ActionModule(DomainAction):
             and entry["client"] == client["client"]
             and sorted(entry["scopes"]) == sorted(client["scopes"])
             and sorted(entry["artifacts"]) == sorted(client["artifacts"])
-            and all(entry.get(name, without) == client[name] for name, (_, without) in OPTIONAL.items())
+            and all(entry.get(name, without) == client[name] for name, (_flag, without) in OPTIONAL.items())
             and datetime.datetime.fromisoformat(entry["expires_at"]) > soon
             for entry in read_json(Path(tokens)) or []
         )
@@ -85,7 +85,7 @@ class ActionModule(DomainAction):
             words += ["--scope", scope]
         for artifact in client["artifacts"]:
             words += ["--artifact", artifact]
-        for name, (flag, _) in OPTIONAL.items():
+        for name, (flag, _without) in OPTIONAL.items():
             words += [flag, str(client[name])] if client[name] else []
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What the benchmarks of the sharing APIs have in common."""
