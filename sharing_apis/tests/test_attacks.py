@@ -1215,4 +1215,5 @@ def test_an_attack_is_refused(world: World, attack: Attack, monkeypatch: pytest.
     monkeypatch.undo()
     listed = answers if isinstance(answers, list) else [answers]
     assert [answer.status for answer in listed] == [attack.status] * len(listed), listed
-    assert world.state() == world.before
+    before, world.before = world.before, world.state()
+    assert world.before == before

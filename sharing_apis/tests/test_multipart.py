@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hxmlops_sharing.incoming import Content
+from hxmlops_sharing.incoming import Content, Incoming
 from hxmlops_sharing.multipart import FormReader
 from hxmlops_sharing.problems import Problem
 
@@ -53,7 +53,7 @@ def read(pieces: list[bytes], content_type: str = CONTENT_TYPE) -> tuple[dict[st
             yield piece
 
     file = InMemory()
-    texts = asyncio.run(FormReader(content_type, {"file": file}).read(body()))
+    texts = asyncio.run(FormReader(content_type, {"file": cast(Incoming, file)}).read(body()))
     return texts, file.data
 
 

@@ -31,8 +31,8 @@ def upgrade() -> None:
             on_record.execute(
                 sa.text(
                     "INSERT INTO objects (sha256, size, segments, created_at) "  # noqa: S608 (names from above)
-                    f"SELECT {digest}, min({size}), {as_json.format(segments(digest, size))}, min(created_at) FROM {kind} "
-                    f"WHERE {digest} NOT IN (SELECT sha256 FROM objects) GROUP BY {digest}"
+                    f"SELECT {digest}, min({size}), {as_json.format(segments(digest, size))}, min(created_at) "
+                    f"FROM {kind} WHERE {digest} NOT IN (SELECT sha256 FROM objects) GROUP BY {digest}"
                 )
             )
     chain_audit()
@@ -134,9 +134,9 @@ def chain_audit() -> None:
         sa.Column("previous", DIGEST, nullable=False),
         sa.Column("digest", DIGEST, nullable=False),
     )
-    number, previous = 0, BEFORE_THE_FIRST
-    for old in bind.execute(sa.text("SELECT * FROM audit_0001 ORDER BY id")).mappings():
-        number += 1
+    previous = BEFORE_THE_FIRST
+    olds = bind.execute(sa.text("SELECT * FROM audit_0001 ORDER BY id")).mappings()
+    for number, old in enumerate(olds, start=1):
         row = {**old, "id": number, "refers_to": None, "previous": previous}
         if isinstance(row["detail"], str):
             row["detail"] = json.loads(row["detail"])
