@@ -14,7 +14,9 @@ from hxmlops_sharing.metrics import NO_ROUTE, route_of
 from hxmlops_sharing.service import Service
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-REFUSALS = frozenset({400, 401, 403, 404, 409, 411, 412, 413, 415, 416, 422, 423, 429, 460, 507})
+REFUSALS = frozenset({400, 401, 403, 404, 408, 409, 411, 412, 413, 415, 416, 422, 423, 429, 431, 460, 507})
+UNREAD = "(unread)"
+"""Stands for the route of what never came as far as one."""
 
 log = structlog.get_logger("hxmlops_sharing")
 
@@ -91,6 +93,15 @@ class RequestFrame:
                 bytes_sent=sent,
                 duration_ms=round(seconds * 1000, 1),
             )
+
+
+def note_unread(service: Service, status: int, request_id: str) -> None:
+    """Count, audit and log a refusal that was answered before the request was read: broken, slow or one too many."""
+    service.metrics.requests("", UNREAD, status, 0)
+    if status in REFUSALS:
+        detail = {"status": status, "method": "", "route": UNREAD}
+        service.audit.note(Line("refused", "anonymous", detail=detail, request_id=request_id))
+    log.info("unread", request_id=request_id, status=status)
 
 
 def _request_id(scope: Scope) -> str:

@@ -58,9 +58,13 @@ def bytes_answer(media_type: str) -> dict[int | str, dict[str, Any]]:
     content = {"content": {media_type: {"schema": BINARY}}}
     return {
         200: {"description": "the bytes; ETag is their SHA-256", **content},
-        206: {"description": "the range asked for", **content},
+        206: {
+            "description": "the range asked for; several come as multipart/byteranges",
+            "content": {**content["content"], "multipart/byteranges": {"schema": BINARY}},
+        },
         304: {"description": "the ETag is in If-None-Match"},
-        **problems_of(416),
+        307: {"description": "the bytes are at Location, an S3 URL that is good for minutes (setting s3_redirect)"},
+        **problems_of(412, 416, 500, 503),
     }
 
 

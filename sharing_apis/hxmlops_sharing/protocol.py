@@ -8,6 +8,7 @@ import asyncio
 import http
 import re
 import secrets
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -32,6 +33,9 @@ _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]{0
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
+
+    def refused(self, status: int, request_id: str) -> None:
+        """Called for each refusal of which the application knows nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -141,7 +145,9 @@ class Protocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.abort()
             return
-        answer = respond(Problem(status, slug, detail, {"Retry-After": "1"} if status == 503 else None), _new_id())
+        request_id = _new_id()
+        answer = respond(Problem(status, slug, detail, {"Retry-After": "1"} if status == 503 else None), request_id)
+        self.refused(status, request_id)
         head = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}".encode(), b"connection: close"]
         head += [b": ".join(header) for header in (*self.server_state.default_headers, *answer.raw_headers)]
         self.transport.write(b"\r\n".join([*head, b"", bytes(answer.body)]))
@@ -149,10 +155,14 @@ class Protocol(HttpToolsProtocol):
 
 
 class Admission:
-    """ASGI application around another: no more than REQUESTS at once, and no body that hardly comes."""
+    """ASGI application around another: no more than REQUESTS at once, and no body that hardly comes.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `refused` is called with status and request id of each that is one too many.
+    """
+
+    def __init__(self, app: ASGIApp, refused: Callable[[int, str], None]) -> None:
         self.app = app
+        self.refused = refused
         self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,7 +170,9 @@ class Admission:
             busy = Problem(
                 503, "busy", "too many requests at once: try again later", {"Retry-After": "1", "Connection": "close"}
             )
-            await respond(busy, _new_id())(scope, receive, send)
+            request_id = _new_id()
+            self.refused(503, request_id)
+            await respond(busy, request_id)(scope, receive, send)
             return
         self.requests += 1
         try:

@@ -15,12 +15,14 @@ from types import FrameType
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hxmlops_sharing.app import create_app
 from hxmlops_sharing.collect import collect_regularly
 from hxmlops_sharing.database import DatabaseError
 from hxmlops_sharing.figures import Figures
+from hxmlops_sharing.frame import note_unread
 from hxmlops_sharing.logs import configure_logs
 from hxmlops_sharing.metrics_server import listening
 from hxmlops_sharing.protocol import Admission, Protocol
@@ -97,11 +99,18 @@ class Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def server_of(app: ASGIApp, *, context: ssl.SSLContext | None = None, path_prefix: str = "") -> Server:
+def server_of(app: FastAPI, *, context: ssl.SSLContext | None = None, path_prefix: str = "") -> Server:
+    def refused(status: int, request_id: str) -> None:
+        note_unread(app.state.service, status, request_id)
+
+    class Observed(Protocol):
+        def refused(self, status: int, request_id: str) -> None:
+            refused(status, request_id)
+
     return Server(
         uvicorn.Config(
-            Admission(Prefixed(app, path_prefix) if path_prefix else app),
-            http=Protocol,
+            Admission(Prefixed(app, path_prefix) if path_prefix else app, refused),
+            http=Observed,
             ws="none",
             lifespan="off",
             log_config=None,

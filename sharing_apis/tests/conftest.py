@@ -71,6 +71,10 @@ class Host:
             with httpx.Client(base_url=self.url, timeout=30, verify=False) as client:
                 yield client
         finally:
+            for _ in range(2000):  # what was begun ends before its database is closed
+                if not self.server.server_state.tasks:
+                    break
+                time.sleep(0.01)
             self.app.state.service = before
             self.run(stack.aclose())
 

@@ -2,10 +2,14 @@
 
 import base64
 import json
+import time
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +22,7 @@ from hxmlops_sharing.__main__ import main
 from hxmlops_sharing.deliveries import PAYLOAD_TYPE, ReceiptError, Signer, key_of_card, verify_receipt
 from hxmlops_sharing.settings import SettingsError
 
+type Start = Callable[..., AbstractContextManager[httpx.Client]]
 type Printed = pytest.CaptureFixture[str]
 
 BYTES = b"the model"
@@ -94,6 +99,29 @@ def altered(envelope: dsse.Envelope, **changes: Any) -> dsse.Envelope:
     """With another payload and the old signature."""
     said = json.loads(base64.b64decode(envelope["payload"])) | changes
     return {**envelope, "payload": base64.b64encode(canonical(said)).decode()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "ranges", "size"),
+    [
+        (None, [], 9000),
+        ("bytes=2-4", [[2, 4]], 3),
+        ("bytes=-1", [[8999, 8999]], 1),
+        ("bytes=0-1,7000-7001", [[0, 1], [7000, 7001]], 272),  # the body, its parts have heads
+    ],
+)
+def test_a_server_says_which_bytes_it_handed_over(
+    start: Start, keys: Path, asked: str | None, ranges: list[list[int]], size: int
+) -> None:
+    with start(signing_key=keys / "vendor.pem", issuer="software-vendor") as api:
+        api.post("/api/v1/model", data={"name": "churn", "version": "1"}, files={"file": BYTES * 1000})
+        answer = api.get("/api/v1/model/1", headers={"Range": asked} if asked else {})
+        path = answer.headers["X-HXMLOps-Receipt"]
+        while (envelope := api.get(path)).status_code == 409:  # its end is being written down
+            time.sleep(0.01)
+    said = verify_receipt(envelope.json(), pem(keys))
+    assert (said["artifact"], said["ranges"], said["bytes"]) == (sha256_bytes(BYTES * 1000), ranges, size)
+    assert said["complete"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ UNSAYABLE = (
     "PUT /api/v1/aliases/{alias}",
     "DELETE /api/v1/aliases/{alias}",
 )
-"""A form's JSON in a text, tus's base64, an optional header with a form of its own: no schema here says it all."""
+"""A form's JSON in a text, tus's base64, a revision that is the alias's: no schema says it all."""
 
 type Headers = dict[str, Any]
 type Start = Callable[..., AbstractContextManager[httpx.Client]]

@@ -23,7 +23,7 @@ type Connect = Callable[[], socket.socket]
 
 
 @pytest.fixture
-def connect(models: httpx.Client, model_host: Any) -> Iterator[Connect]:
+def connect(models: httpx.Client) -> Iterator[Connect]:
     """Opens raw connections to an API."""
     with contextlib.ExitStack() as stack:
 
@@ -32,8 +32,6 @@ def connect(models: httpx.Client, model_host: Any) -> Iterator[Connect]:
             return stack.enter_context(socket.create_connection(address, timeout=10))
 
         yield open_
-    while model_host.server.server_state.tasks:  # what was begun ends before its database is closed
-        time.sleep(0.01)
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
@@ -85,6 +83,20 @@ def test_a_head_that_does_not_come_is_not_waited_for(
             connection.sendall(b"x" if sent else b"")
             time.sleep(0.05)
     assert refused(connection, 408, "timeout") == "no request within 0.4 s"
+
+
+def test_what_is_refused_unread_is_counted_and_audited(connect: Connect, models: httpx.Client, model_host: Any) -> None:
+    connection = connect()
+    connection.sendall(b"garbage\r\n\r\n")
+    assert refused(connection, 400, "bad-request")
+    metrics = model_host.app.state.service.metrics.page().decode()
+    assert 'hxmlops_sharing_requests_total{method="other",route="(unread)",status="400"} 1.0' in metrics
+    for _ in range(300):  # notes are written within a second
+        if lines := models.get("/api/v1/audit").json()["lines"]:
+            break
+        time.sleep(0.01)
+    assert (lines[0]["action"], lines[0]["client"]) == ("refused", "anonymous")
+    assert lines[0]["detail"] == {"status": 400, "method": "", "route": "(unread)", "count": 1}
 
 
 def test_a_body_that_stops_is_not_waited_for(
