@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import statistics
@@ -30,9 +31,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from rich.console import Console
 from rich.table import Table
@@ -53,7 +55,7 @@ OCTET_STREAM = {"Content-Type": "application/octet-stream"}
 TUS_PIECE = 64 * MIB
 MANY = 16
 SMALL = 4096
-VERSIONS, MLFLOW_MODELS = 100_000, 300
+VERSIONS = 100_000
 GROWTH = (1_000, 100_000, 1_000_000)
 PER_NAME = 100  # versions of each name
 STARTS = 5
@@ -93,15 +95,15 @@ class Bench:
         """A new folder."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
-    def turns(self, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-        """Each side's figures of all rounds; in each round they take turns, in the other order every second time.
+    def turns(self, sides: Mapping[str, Callable[[], float]], times: int = 1) -> dict[str, list[float]]:
+        """Each side's figures of `times` all rounds; in each they take turns, in the other order every second time.
 
         Before, each has a go that does not count.
         """
         figures: dict[str, list[float]] = {name: [] for name in sides}
         for work in sides.values():
             work()
-        for number in range(self.rounds):
+        for number in range(self.rounds * times):
             for name in sides if number % 2 == 0 else reversed(list(sides)):
                 os.sync()  # what another has left to the disk is not this one's burden
                 figures[name].append(sides[name]())
@@ -200,7 +202,7 @@ def download(bench: Bench) -> None:
             missing("nginx", "install Debian's nginx-light")
         ratios = [(each, each.replace("ours", "nginx"), "1.2") for each in list(sides)[:2]]
         ratios.append((list(sides)[2], "nginx, whole", "1.2"))
-        show(speeds(f"Download of {bench.mib} MiB", bench.turns(sides), ratios))
+        show(speeds(f"Download of {bench.mib} MiB", bench.turns(sides, times=5), ratios))
         table = columns("Memory of our server while it sends", "what", "idle MiB", "peak above")
         for name, headers in (("whole", None), ("all but the first MiB", part)):
             idle = settled(plain)
@@ -220,7 +222,7 @@ def s3(bench: Bench) -> None:
     from s3_server import BUCKET, running
 
     with running(bench.place("s3")) as stored, ours(bench.place("s3-records"), settings=stored.settings) as server:
-        client: Any = stored.client()  # type: ignore[no-untyped-call]
+        client: Any = stored.client()
 
         def put_direct(path: Path) -> None:
             client.upload_file(str(path), BUCKET, "direct")
@@ -253,7 +255,8 @@ def s3(bench: Bench) -> None:
         gets = bench.turns({"ours": get, "boto3, direct": get_direct})
         show(speeds(f"Get {bench.mib} MiB from S3", gets, ratios))
         table = columns("Memory of our server in front of S3", "what", "idle MiB", "peak above")
-        for name, work in (("put", lambda: speed(bench, put)), ("get", get)):
+        works: dict[str, Callable[[], float]] = {"put": lambda: speed(bench, put), "get": get}
+        for name, work in works.items():
             idle = settled(server)
             server.forget_peak()
             work()
@@ -264,23 +267,18 @@ def s3(bench: Bench) -> None:
 def metadata(bench: Bench) -> None:
     """Records by id and the catalogue, beside MLflow's registry."""
     count = min(VERSIONS, bench.versions)
-    title = f"Records, {MANY} connections; ours of {count:,} versions, MLflow's of {MLFLOW_MODELS} (filled by REST)"
+    draw = random.Random(1)  # noqa: S311
+    some = [draw.randint(1, count) for _ in range(5000)]
+    title = f"Records of {count:,} versions, {MANY} connections"
     table = columns(title, "what", "answers/s", "p50 ms", "p99 ms", "client's CPU", "x MLflow", "target")
     with contextlib.ExitStack() as stack:
-        theirs = 0.0
-        if MLFLOW.exists():
-            with mlflow(bench.place("mlflow")) as peer:
-                models = fill_mlflow(peer)
-                for what, path in (
-                    ("get model version", "model-versions/get?version=1&name="),
-                    ("get registered model", "registered-models/get?name="),
-                ):
-                    wanted = [request("GET", f"/api/2.0/mlflow/{path}{name}", {}) for name in models]
-                    figures = load(peer.port, wanted, connections=MANY, seconds=bench.seconds)
-                    theirs = max(theirs, figures.rate)
-                    table.add_row(f"MLflow, {what}", *said(figures), "", "")
-        else:
-            missing("MLflow", "make .venv-mlflow/.done")
+        theirs = mlflow_rates(bench, count, some, table)
+
+        def add(what: str, server: Server, paths: Sequence[str], against: str, target: str = "") -> None:
+            figures = asked(bench, server, paths)
+            ratio = f"{figures.rate / theirs[against]:.1f}" if against in theirs else ""
+            table.add_row(what, *said(figures), ratio, target)
+
         place = bench.place("records")
         server = stack.enter_context(ours(place))
         fill_sqlite(place / "records.sqlite", 0, count)
@@ -288,18 +286,11 @@ def metadata(bench: Bench) -> None:
         settings = postgres.database()
         other = stack.enter_context(ours(bench.place("records-postgresql"), settings=settings))
         fill_postgresql(postgres, settings, 0, count)
-        draw = random.Random(1)  # noqa: S311
-        some = [draw.randint(1, count) for _ in range(5000)]
         for name, each in (("SQLite", server), ("PostgreSQL", other)):
-            figures = asked(bench, each, [f"/api/v1/model/{number}/data" for number in some])
-            ratio = f"{figures.rate / theirs:.1f}" if theirs else ""
-            table.add_row(f"ours on {name}, by id (latest of its name)", *said(figures), ratio, ">= 40")
-            paths = [f"/api/v1/model/{number}/data?version={version_of(number)}" for number in some]
-            figures = asked(bench, each, paths)
-            ratio = f"{figures.rate / theirs:.1f}" if theirs else ""
-            table.add_row(f"ours on {name}, by id and version", *said(figures), ratio, "")
-            paths = [f"/api/v1/model_catalog?limit=100&after={max(number - 101, 0)}" for number in some]
-            table.add_row(f"ours on {name}, 100 of the catalogue", *said(asked(bench, each, paths)), "", "")
+            add(f"ours on {name}, by id and version", each, by_version(some), "a version", ">= 40")
+            add(f"ours on {name}, by id, the latest of its name", each, by_id(some), "a version", ">= 40")
+            add(f"ours on {name}, 100 of the catalogue", each, pages(some), "100 versions", ">= 40")
+            add(f"ours on {name}, the 100 of a name", each, pages_of_name(some), "100 versions of a name", ">= 40")
         show(table)
         table = columns(f"The whole catalogue, {count:,} records", "database", "s", "MiB", "peak above idle, MiB")
         for name, each in (("SQLite", server), ("PostgreSQL", other)):
@@ -311,6 +302,27 @@ def metadata(bench: Bench) -> None:
                 took = time.perf_counter() - begun
             table.add_row(name, f"{took:.2f}", f"{answer.size / MIB:.1f}", f"{each.peak() - idle:.0f}")
         show(table)
+
+
+def mlflow_rates(bench: Bench, count: int, some: Sequence[int], table: Table) -> dict[str, float]:
+    """Answers a second of MLflow's registry with as many versions; none where it is not here."""
+    if not MLFLOW.exists():
+        missing("MLflow", "make .venv-mlflow/.done")
+        return {}
+    place, rates = bench.place("mlflow"), {}
+    with mlflow(place) as peer:
+        fill_mlflow(place, count)
+        first = [f"/api/2.0/mlflow/model-versions/get?name={name_of(1)}&version=1"]
+        asked(bench, peer, first)  # each of its workers opens the database when it is first asked
+        for what, paths in {
+            "a version": [f"get?name={name_of(n)}&version={(n - 1) % PER_NAME + 1}" for n in some],
+            "100 versions": ["search?max_results=100"],  # the first page, its cheapest
+            "100 versions of a name": [f"search?max_results=100&filter=name%3D'{name_of(n)}'" for n in some],
+        }.items():
+            figures = asked(bench, peer, [f"/api/2.0/mlflow/model-versions/{path}" for path in paths])
+            rates[what] = figures.rate
+            table.add_row(f"MLflow on SQLite, {what}", *said(figures), "", "")
+    return rates
 
 
 def start(bench: Bench) -> None:
@@ -362,25 +374,24 @@ def growth(bench: Bench) -> None:
         settings = postgres.database()
         place = bench.place("growth")
         with ours(place, settings=settings) as server:
+            person = signed_in(server)
             have = 0
             for size in sizes:
                 filling = timed(lambda size=size, have=have: fill_postgresql(postgres, settings, have, size))  # type: ignore[misc]
                 draw = random.Random(size)  # noqa: S311
                 some = [draw.randint(1, size) for _ in range(2000)]
                 have = size
-                cases = {
-                    "by id and version": [f"/api/v1/model/{n}/data?version={version_of(n)}" for n in some],
-                    "latest of its name": [f"/api/v1/model/{n}/data" for n in some],
-                    "100 of the catalogue": [f"/api/v1/model_catalog?limit=100&after={max(n - 101, 0)}" for n in some],
-                    "100 of the catalogue, a name": [
-                        f"/api/v1/model_catalog?limit=100&name={name_of(n)}" for n in some
-                    ],
-                    "the catalogue page": ["/catalogue"],
-                }
-                for name, paths in cases.items():
-                    figures = asked(bench, server, paths, connections=1)
+                for name, paths in {
+                    "by id and version": by_version(some),
+                    "latest of its name": by_id(some),
+                    "100 of the catalogue": pages(some),
+                    "the 100 of a name": pages_of_name(some),
+                    "the page for people": ["/catalogue"],
+                }.items():
+                    figures = asked(bench, person if paths == ["/catalogue"] else server, paths, connections=1)
                     rows.setdefault(f"{name}, ms", []).append(f"{figures.p50_ms:.2f} ({figures.p99_ms:.2f})")
                 took = [timed(lambda: small_upload(server)) * 1000 for _ in range(100)]
+                postgres.sql("DELETE FROM models WHERE name = 'small'", database_of(settings))
                 slow = statistics.quantiles(took, n=100)[98]
                 rows.setdefault("upload of 1 KiB, ms", []).append(f"{statistics.median(took):.2f} ({slow:.2f})")
                 values = {"kind": "model", "store": place / "store", "tokens": place / "tokens.json", **settings}
@@ -497,18 +508,52 @@ def asked(bench: Bench, server: Server, paths: Sequence[str], connections: int =
     return load(server.port, wanted, connections=connections, seconds=bench.seconds)
 
 
-def fill_mlflow(server: Server) -> list[str]:
-    """Models with one version each, as clients register them; their names."""
-    names = [f"model-{number}" for number in range(MLFLOW_MODELS)]
-    with server.connect() as connection:
-        for name in names:
-            for path, body in (
-                ("registered-models/create", f'{{"name": "{name}"}}'),
-                ("model-versions/create", f'{{"name": "{name}", "source": "s3://models/{name}"}}'),
-            ):
-                url = f"/api/2.0/mlflow/{path}"
-                connection.call("POST", url, body.encode(), {"Content-Type": "application/json"}).ok()
-    return names
+def signed_in(server: Server) -> Server:
+    """The server as a browser sees it that has a session on the page for people."""
+    with Connection(server.port) as connection:
+        page = connection.call("GET", "/catalogue/login").ok()
+        hidden = dict(re.findall(r'name="(\w+)"[^>]*value="([^"]*)"', page.body.decode()))
+        hidden["token"] = server.headers["Authorization"].removeprefix("Bearer ")
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": page.header("set-cookie").split(";")[0]}
+        answer = connection.call("POST", "/catalogue/login", urlencode(hidden).encode(), form)
+        cookies = re.findall(rb"\r\nset-cookie: *(hxmlops-session[^;]*)", answer.head, re.IGNORECASE)
+        if not cookies:
+            raise RuntimeError(f"no session: {answer.status} {answer.body[:500]!r}")
+    return replace(server, headers={"Cookie": cookies[0].decode()})
+
+
+def fill_mlflow(folder: Path, count: int) -> None:
+    """As many versions in MLflow's own tables, of the same names."""
+    series = f"""WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {count})"""  # noqa: S608
+    then = 1_767_225_600_000
+    with contextlib.closing(sqlite3.connect(folder / "db.sqlite")) as connection:
+        for statement in (
+            f"""INSERT INTO registered_models (name, creation_time, last_updated_time) {series}
+                SELECT DISTINCT 'model-' || ((n - 1) / {PER_NAME}), {then}, {then} FROM series""",  # noqa: S608
+            f"""INSERT INTO model_versions
+                (name, version, creation_time, last_updated_time, current_stage, source, storage_location, status)
+                {series} SELECT 'model-' || ((n - 1) / {PER_NAME}), (n - 1) % {PER_NAME} + 1, {then}, {then}, 'None',
+                's3://models/' || n, 's3://models/' || n, 'READY' FROM series""",  # noqa: S608
+            "ANALYZE",
+        ):
+            connection.execute(statement)
+        connection.commit()
+
+
+def by_id(numbers: Sequence[int]) -> list[str]:
+    return [f"/api/v1/model/{number}/data" for number in numbers]
+
+
+def by_version(numbers: Sequence[int]) -> list[str]:
+    return [f"/api/v1/model/{number}/data?version={version_of(number)}" for number in numbers]
+
+
+def pages(numbers: Sequence[int]) -> list[str]:
+    return [f"/api/v1/model_catalog?limit=100&after={max(number - 101, 0)}" for number in numbers]
+
+
+def pages_of_name(numbers: Sequence[int]) -> list[str]:
+    return [f"/api/v1/model_catalog?limit=100&name={name_of(number)}" for number in numbers]
 
 
 def name_of(number: int) -> str:
@@ -545,13 +590,16 @@ def fill_sqlite(path: Path, first: int, last: int) -> None:
 
 
 def fill_postgresql(postgres: PostgreSQL, settings: Mapping[str, Any], first: int, last: int) -> None:
-    name = str(settings["database"]).rpartition("/")[2]
     for statement in (
         *filling(first, last, "'sha256:' || lpad('' || n, 64, '0')", "CAST({} AS json)"),
         "SELECT setval(pg_get_serial_sequence('models', 'id'), (SELECT max(id) FROM models))",
         "VACUUM ANALYZE",
     ):
-        postgres.sql(statement, name)
+        postgres.sql(statement, database_of(settings))
+
+
+def database_of(settings: Mapping[str, Any]) -> str:
+    return str(settings["database"]).rpartition("/")[2]
 
 
 async def audit_rates(settings: Mapping[str, Any]) -> dict[str, float]:

@@ -32,7 +32,10 @@ class Load:
 
 
 def load(port: int, requests: Sequence[bytes], *, connections: int = 16, seconds: float = 5.0) -> Load:
-    """Send these requests again and again in random order, from a process of its own. RuntimeError when any fails."""
+    """Send these requests again and again in random order, from a process of its own. RuntimeError when any fails.
+
+    It lasts longer than `seconds` where there are fewer answers than connections by then.
+    """
     given = {"port": port, "requests": [each.decode() for each in requests], "connections": connections}
     command = [sys.executable, __file__]
     text = json.dumps(given | {"seconds": seconds})
@@ -85,7 +88,7 @@ def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float)
     begun, cpu_s = time.perf_counter() + WARM_UP_S, 0.0
     for client in clients:
         client.send(draw(requests))
-    while (now := time.perf_counter()) < begun + seconds:
+    while (now := time.perf_counter()) < begun + seconds or len(took) < connections:
         if not cpu_s and now >= begun:
             cpu_s = time.process_time()
         for number, _ in waiting.poll(1):
@@ -96,6 +99,7 @@ def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float)
                     took.append(now - client.sent_at)
                 failures += client.answer[9:10] != b"2"
                 client.send(draw(requests))
+    seconds = now - begun
     used = (time.process_time() - cpu_s) / seconds
     for client in clients:
         client.socket.close()

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.wire import MIB, Connection
+from benchmarks.common.wire import Connection
 from hxmlops_sharing.tokens import create_token
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -38,11 +38,11 @@ class Server:
 
     def memory(self) -> float:
         """MiB of memory that the process has."""
-        return self._status("VmRSS")
+        return self._status("VmRSS") / 1024
 
     def peak(self) -> float:
         """MiB of memory that it had at most since `forget_peak`."""
-        return self._status("VmHWM")
+        return self._status("VmHWM") / 1024
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -50,13 +50,23 @@ class Server:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208 (no need for paths)
 
-    def _status(self, name: str) -> float:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 / MIB if found else 0.0
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def _status(self, name: str) -> int:
+        """A number that the kernel says of the process; of memory, KiB."""
+        found = re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
 
 
 @contextlib.contextmanager
-def ours(folder: Path, *, receipts: bool = False, settings: Mapping[str, Any] | None = None) -> Iterator[Server]:
+def ours(
+    folder: Path,
+    *,
+    receipts: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    program: Sequence[str | Path] = ("-m", "hxmlops_sharing", "serve"),
+) -> Iterator[Server]:
     """The server as users start it, with tokens and audit, over a folder; its log is `folder/log`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens, held = folder / "tokens.json", folder / "token"
@@ -71,7 +81,7 @@ def ours(folder: Path, *, receipts: bool = False, settings: Mapping[str, Any] | 
     if receipts:
         values["signing_key"] = folder / "signing.pem"
         run(values, "key", "create", "--out", folder / "signing.pem")
-    command = [sys.executable, "-m", "hxmlops_sharing", "serve"]
+    command = [sys.executable, *program]
     with (folder / "log").open("ab") as log:
         begins, started = log.tell(), time.perf_counter()
         process = subprocess.Popen(command, env=environment(values), stderr=log)

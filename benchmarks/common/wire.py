@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -78,7 +78,11 @@ class Connection:
         return self.read()
 
     def send(
-        self, method: str, path: str, body: list[bytes | Part] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Sequence[bytes | memoryview | Part] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a request whose body is bytes and parts of files."""
         named = self.headers | dict(headers or {})
@@ -102,8 +106,11 @@ class Connection:
                     raise EOFError(f"{part.path} has fewer bytes")
                 sent += now
 
-    def read(self, limit: int | None = None) -> Answer:
-        """The answer; of a body beyond the first block, only its size. With `limit`, gives up after so many bytes."""
+    def read(self, limit: int | None = None, see: Callable[[memoryview], object] | None = None) -> Answer:
+        """The answer; of a body beyond the first block, only its size, unless `see` is shown the bytes as they come.
+
+        With `limit`, gives up after so many bytes.
+        """
         got = 0
         while b"\r\n\r\n" not in (begun := bytes(self._buffer[:got])):
             count = self.socket.recv_into(self._buffer[got:])
@@ -118,11 +125,15 @@ class Connection:
         if limit is not None:
             length = min(length, limit)
         small = length <= MIB
+        if see is not None:
+            see(memoryview(body))
         kept, size = [body], len(body)
         while size < length:
             count = self.socket.recv_into(self._buffer)
             if not count:
                 raise ConnectionError(f"hung up after {size} of {length} bytes")
+            if see is not None:
+                see(self._buffer[:count])
             if small:
                 kept.append(bytes(self._buffer[:count]))
             size += count

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import structlog
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hxmlops_sharing import audit
 from hxmlops_sharing.audit import Line
@@ -101,7 +102,6 @@ async def collect(
     await collector.expire()
     await collector.forget_objects(over)
     await collector.sweep(settle_s, orphan_s)
-    await collector.record()
     return collector.collected
 
 
@@ -189,14 +189,6 @@ class _Collector:
             await self._remove(locations)
             await self._take_orphans(locations)
 
-    async def record(self) -> None:
-        """Have the audit say what was collected, if anything."""
-        counts = {name: count for name, count in vars(self.collected).items() if count and name != "versions"}
-        if counts and not self.dry_run:
-            async with self.database.write() as connection:
-                await audit.append(connection, Line("collect", COLLECTOR, detail=counts))
-                await connection.commit()
-
     async def _to_garbage(self, table: Any, name: str, condition: ColumnElement[bool]) -> None:
         """Remove rows and have their segments become garbage."""
         async with self.database.write() if not self.dry_run else self.database.read() as connection:
@@ -206,39 +198,45 @@ class _Collector:
                 removed = delete(table).where(condition).returning(table.c.segments)
                 rows = list((await connection.execute(removed)).scalars())
                 await add_garbage(connection, [location for segments in rows for location, _ in segments])
-                await connection.commit()
-        setattr(self.collected, name, getattr(self.collected, name) + len(rows))
-        self.collected.bytes += sum(size for segments in rows for _, size in segments)
+            await self._done(connection, **{name: len(rows)}, bytes=sum(size for some in rows for _, size in some))
 
     async def _rescue(self, locations: "_Locations") -> None:
         """What is referred to is no garbage, whatever made it so."""
         for batch in itertools.batched(locations.rescued(), BATCH):
             log.warning("garbage_is_in_use", locations=len(batch))
-            if not self.dry_run:
-                await self._forget(batch)
+            await self._forget(batch)
 
     async def _remove(self, locations: "_Locations") -> None:
         for batch in itertools.batched(locations.removable(), BATCH):
             if not self.dry_run:
                 for few in itertools.batched(batch, AT_ONCE):
                     await asyncio.gather(*map(self.store.remove, few))
-                await self._forget(batch)
-            self.collected.removed += len(batch)
+            await self._forget(batch, removed=len(batch))
 
     async def _take_orphans(self, locations: "_Locations") -> None:
         """The next collection but SETTLE_S removes them, if they are still nobody's then."""
         for batch in itertools.batched(locations.orphans(), BATCH):
-            if not self.dry_run:
-                async with self.database.write() as connection:
+            async with self.database.write() if not self.dry_run else self.database.read() as connection:
+                if not self.dry_run:
                     await add_garbage(connection, [location for location, _ in batch])
-                    await connection.commit()
-            self.collected.orphans += len(batch)
-            self.collected.bytes += sum(size for _, size in batch)
+                await self._done(connection, orphans=len(batch), bytes=sum(size for _, size in batch))
 
-    async def _forget(self, locations: Sequence[str]) -> None:
-        async with self.database.write() as connection:
-            await connection.execute(delete(garbage).where(garbage.c.location.in_(locations)))
+    async def _forget(self, locations: Sequence[str], **counts: int) -> None:
+        """What was garbage is none any more."""
+        async with self.database.write() if not self.dry_run else self.database.read() as connection:
+            if not self.dry_run:
+                await connection.execute(delete(garbage).where(garbage.c.location.in_(locations)))
+            await self._done(connection, **counts)
+
+    async def _done(self, connection: AsyncConnection, **counts: int) -> None:
+        """End a transaction, with its line in the audit: of a collector that is killed it says what it did."""
+        if not self.dry_run:
+            detail = {name: count for name, count in counts.items() if count}
+            if detail:
+                await audit.append(connection, Line("collect", COLLECTOR, detail=detail))
             await connection.commit()
+        for name, count in counts.items():
+            setattr(self.collected, name, getattr(self.collected, name) + count)
 
 
 class _Locations:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiosqlite
 import anyio.to_thread
 import asyncpg
 from sqlalchemy import URL, Connection, event, inspect, text
@@ -45,6 +46,7 @@ class Database:
         self._writing = asyncio.Lock()
         self._settings = settings
         self._sqlite: sqlite3.Connection | None = None
+        self._idle: list[sqlite3.Connection] = []
         self._pool: Any = None
         self._engine = _postgresql(settings) if self.path is None else _sqlite(self.path)
 
@@ -71,6 +73,8 @@ class Database:
         async with self._connected() as connection:
             if snapshot and self.dialect == "postgresql":
                 connection = await connection.execution_options(isolation_level="REPEATABLE READ")
+            elif snapshot:
+                connection = await connection.execution_options(hxmlops_begin="BEGIN")
             yield connection
 
     async def fetch(self, statement: str, *values: object) -> Mapping[str, Any] | None:
@@ -80,12 +84,31 @@ class Database:
         """
         if self.path is not None:
             if self._sqlite is None:
-                self._sqlite = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
-                self._sqlite.row_factory = sqlite3.Row
+                self._sqlite = _reader(self.path)
             row = self._sqlite.execute(
                 statement, values
             ).fetchone()  # some microseconds: less than another thread costs
             return dict(row) if row else None
+        return await self._fetch_postgresql(statement, values)
+
+    async def fetch_slowly(self, statement: str, *values: object) -> Mapping[str, Any] | None:
+        """The same of a statement that may have much to look through: nobody waits for it but the caller."""
+        if self.path is None:
+            return await self._fetch_postgresql(statement, values)
+        path = self.path
+
+        def look() -> Mapping[str, Any] | None:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = _reader(path)
+            row = connection.execute(statement, values).fetchone()
+            self._idle.append(connection)
+            return dict(row) if row else None
+
+        return await anyio.to_thread.run_sync(look)
+
+    async def _fetch_postgresql(self, statement: str, values: tuple[object, ...]) -> Mapping[str, Any] | None:
         try:
             if self._pool is None:
                 self._pool = await _pool(self._settings)
@@ -102,13 +125,14 @@ class Database:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
                 yield connection
             else:
-                connection = await connection.execution_options(hxmlops_write=True)
+                connection = await connection.execution_options(hxmlops_begin="BEGIN IMMEDIATE")
                 await connection.begin()
                 yield connection
 
     async def close(self) -> None:
-        if self._sqlite is not None:
-            self._sqlite.close()
+        for reader in (self._sqlite, *self._idle):
+            if reader is not None:
+                reader.close()
         if self._pool is not None:
             self._pool.terminate()
         await self._engine.dispose()
@@ -163,10 +187,38 @@ class Database:
         return "check the name, the user, its password, and that PostgreSQL runs there"
 
 
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+class _SqliteConnection(aiosqlite.Connection):
+    """Leaves to its thread what may take time; a trip there and back costs more than to make a cursor."""
+
+    def __init__(self, path: Path) -> None:
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+
+        super().__init__(connect, iter_chunk_size=64)
+        self._thread.daemon = True  # as SQLAlchemy has it
+
+    def cursor(self) -> "_SqliteCursor":  # type: ignore[override]
+        return _SqliteCursor(self, self._conn.cursor())
+
+
+class _SqliteCursor(aiosqlite.Cursor):
+    async def close(self) -> None:
+        try:
+            self._cursor.close()
+        except sqlite3.ProgrammingError:  # the thread is still at it, though nobody waits for that any more
+            await super().close()
+
+
 def _sqlite(path: Path) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
-        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S},
+        connect_args={"async_creator_fn": lambda *_, **__: _SqliteConnection(path)},
     )
     event.listen(engine.sync_engine, "connect", _prepare_connection)
     event.listen(engine.sync_engine, "begin", _begin)
@@ -219,8 +271,9 @@ def _prepare_connection(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("hxmlops_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    begin = connection.get_execution_options().get("hxmlops_begin")
+    if begin:
+        connection.exec_driver_sql(begin)
 
 
 def _revision(connection: Connection) -> str | None:

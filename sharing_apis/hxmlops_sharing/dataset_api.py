@@ -10,12 +10,12 @@ from hxmlops_sharing.access import Caller
 from hxmlops_sharing.downloads import answer_bytes
 from hxmlops_sharing.incoming import Content
 from hxmlops_sharing.openapi import form_body, page_headers, problems_of
-from hxmlops_sharing.problems import Problem, validated
+from hxmlops_sharing.problems import validated
 from hxmlops_sharing.records import DATASET, DatasetMetadata, DatasetRecord, DatasetRegistration, Datasets
 from hxmlops_sharing.registry import Version
 from hxmlops_sharing.service import Reader, RequestId, Service, ServiceHere, Writer, check_name, given, noted
 from hxmlops_sharing.uploads import FORM, JSON, form_upload, json_upload, media_type, unsupported
-from hxmlops_sharing.versions_api import After, Limit, hand_over, next_page, register, version_routes
+from hxmlops_sharing.versions_api import After, Limit, catalogue_of, hand_over, register, version_routes
 from hxmlops_sharing.zips import Entry, zip_of
 
 router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 429, 503))
@@ -64,11 +64,9 @@ async def dataset_catalogue(
 ) -> Response:
     """Versions that match every filter. In pages when there is a limit."""
     filters = given(tag=tag, data_type=dataType, name=name, version=version)
-    rows = await service.registry.catalogue(filters, caller, after=after, limit=limit)
+    found = await service.registry.catalogue(filters, caller, after=after, limit=limit)
     noted(service, caller, "catalogue", request_id, name=name)
-    if not rows:
-        raise Problem(404, "not-found", "no dataset matches")
-    return JSONResponse({"datasets": [DATASET.record(row) for row in rows]}, headers=next_page(request, rows, limit))
+    return catalogue_of(request, DATASET, found, limit)
 
 
 async def answer_dataset(request: Request, service: Service, caller: Caller, row: Version) -> Response:

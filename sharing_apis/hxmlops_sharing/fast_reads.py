@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hxmlops_sharing.access import Caller
@@ -16,7 +15,7 @@ from hxmlops_sharing.problems import Problem
 from hxmlops_sharing.records import Kind
 from hxmlops_sharing.service import Service, noted
 
-PLAIN_QUERIES = (b"", b"version=latest")
+PLAIN_QUERY = re.compile(rb"(?:version=([A-Za-z0-9._-]+))?")
 ROUTE = "/api/v1/{kind}/{{identifier}}/data"
 
 
@@ -31,11 +30,12 @@ class FastReads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = scope["type"] == "http" and scope["method"] == "GET" and self._path.fullmatch(scope["path"])
-        if not match or scope["query_string"] not in PLAIN_QUERIES:
+        query = match and PLAIN_QUERY.fullmatch(scope["query_string"])
+        if not match or not query:
             await self.app(scope, receive, send)
             return
         service: Service = scope["app"].state.service
-        found = await self._found(service, scope, int(match[1]))
+        found = await self._found(service, scope, int(match[1]), (query[1] or b"latest").decode())
         if found is None:
             await self.app(scope, receive, send)
             return
@@ -44,18 +44,24 @@ class FastReads:
         scope["route"] = self._route
         request_id = scope["state"]["request_id"]
         noted(service, caller, "read", request_id, identifier=row["id"], name=row["name"], version=row["version"])
-        body = msgspec.json.encode(self._record(row))
+        body = self._kind.encoded(row)
         fields = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    async def _found(self, service: Service, scope: Scope, identifier: int) -> tuple[Caller, Mapping[str, Any]] | None:
+    async def _found(
+        self, service: Service, scope: Scope, identifier: int, version: str
+    ) -> tuple[Caller, Mapping[str, Any]] | None:
         """The caller and the row to answer; None when the answer is another."""
         try:
             caller = await service.authenticate(_token(scope))
             if not caller.may("read"):
                 return None
-            row = await service.database.fetch(self._statement(service.database.dialect), identifier)
+            fetch, dialect = service.database.fetch, service.database.dialect
+            if version == "latest":
+                row = await fetch(self._latest(dialect), identifier)
+            else:
+                row = await fetch(self._one(dialect), identifier, version)
             if row is None or not caller.sees(row["name"]):
                 return None
             service.limits.check(caller, _peer(scope))
@@ -63,7 +69,14 @@ class FastReads:
             return None  # the route finds the same, and says it
         return caller, row
 
-    def _statement(self, dialect: str) -> str:
+    def _one(self, dialect: str) -> str:
+        identifier, version = ("$1", "$2") if dialect == "postgresql" else ("?", "?")
+        return (
+            f"SELECT * FROM {self._kind.table.name} "  # noqa: S608 (a table's name)
+            f"WHERE id = {identifier} AND version = {version} AND deleted_at IS NULL"
+        )
+
+    def _latest(self, dialect: str) -> str:
         table = self._kind.table.name
         value = "$1" if dialect == "postgresql" else "?"
         return (
@@ -71,14 +84,6 @@ class FastReads:
             f"(SELECT name FROM {table} WHERE id = {value} AND deleted_at IS NULL) "
             "ORDER BY version_key DESC, id DESC LIMIT 1"
         )
-
-    def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Kind.record` has it; JSON, which comes as text, goes out as it is."""
-        return {
-            member: msgspec.Raw(row[column]) if column in ("parameters", "characteristics") else row[column]
-            for member, column in self._kind.columns.items()
-            if member != "class" or row[column] is not None
-        }
 
 
 class _Named:

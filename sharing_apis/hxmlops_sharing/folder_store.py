@@ -15,6 +15,8 @@ import anyio.to_thread
 from hxmlops_sharing.store import BLOCK, Segment, StoreError
 
 OBJECTS = "objects"
+EARLY = 32 << 20
+"""Bytes after which the disk begins to write, so that there is little left to wait for when the last ones are here."""
 
 
 class FolderStore:
@@ -99,7 +101,7 @@ class FileWriter:
         self._path = store.path(self._location)
         self._file: IO[bytes] | None = None
         self._work: asyncio.Future[None] | None = None
-        self._size = 0
+        self._size = self._begun = 0
         self._kept = False
 
     async def write(self, block: bytes) -> None:
@@ -127,6 +129,9 @@ class FileWriter:
         while rest:
             rest = rest[file.write(rest) :]
         self._size += len(block)
+        if self._size - self._begun >= EARLY:  # Linux begins to write what it is told that nobody needs in memory
+            os.posix_fadvise(file.fileno(), self._begun, self._size - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
 
     def _open(self) -> IO[bytes]:
         if self._file is None:

@@ -44,7 +44,7 @@ from hxmlops_sharing.uploads import (
     raw_upload,
     unsupported,
 )
-from hxmlops_sharing.versions_api import After, JsonObject, Limit, hand_over, next_page, register, version_routes
+from hxmlops_sharing.versions_api import After, JsonObject, Limit, catalogue_of, hand_over, register, version_routes
 from hxmlops_sharing.zips import Piece
 
 router = APIRouter(responses=problems_of(400, 401, 403, 404, 422, 429, 503))
@@ -102,11 +102,9 @@ async def model_catalogue(
     statuses = [word for wanted in status for word in SAME_STATUS.get(wanted, (wanted,)) if word]
     filters = given(domain=domain, tag=tag, name=name, version=version, class_=class_)
     filters["status"] = statuses or ["production"]
-    rows = await service.registry.catalogue(filters, caller, after=after, limit=limit)
+    found = await service.registry.catalogue(filters, caller, after=after, limit=limit)
     noted(service, caller, "catalogue", request_id, name=name)
-    if not rows:
-        raise Problem(404, "not-found", "no model matches")
-    return JSONResponse({"models": [MODEL.record(row) for row in rows]}, headers=next_page(request, rows, limit))
+    return catalogue_of(request, MODEL, found, limit)
 
 
 async def answer_model(request: Request, service: Service, caller: Caller, row: Version) -> Response:

@@ -50,12 +50,16 @@ class Memory:
     def __init__(self) -> None:
         self._blocks: list[bytearray] = []
 
-    def take(self) -> bytearray:
+    def take(self, size: int = BLOCK) -> bytearray:
+        """A block for `size` bytes, or for as many of them as BLOCK."""
+        size = min(size, BLOCK)
         for block in self._blocks:
+            if len(block) < size:
+                continue
             with contextlib.suppress(BufferError):  # a bytearray that somebody has a view of does not change its size
                 block.append(block.pop())
                 return block
-        self._blocks.append(bytearray(BLOCK))
+        self._blocks.append(bytearray(size))
         return self._blocks[-1]
 
 
@@ -65,7 +69,7 @@ async def _of_file(path: Path, run: Run, memory: Memory) -> AsyncGenerator[Block
     try:
         start = run.start
         while start < run.stop:
-            block = memoryview(memory.take())[: run.stop - start]
+            block = memoryview(memory.take(run.stop - start))[: run.stop - start]
             try:
                 count = os.preadv(descriptor, [block], start, os.RWF_NOWAIT)
             except OSError:  # not in memory, or a file system that does not tell

@@ -3,9 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, select, update
+import msgspec
+from sqlalchemy import JSON, ColumnElement, Row, Select, and_, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hxmlops_sharing import audit
@@ -25,6 +28,25 @@ from hxmlops_sharing.versions import version_key
 
 type Version = Row[Any]
 type Alias = Row[Any]
+
+CATALOGUE_PAGE = 500
+"""Records that are found and encoded at a time."""
+
+
+@dataclass
+class Records:
+    """Records found, as JSON with commas between them, in parts; how many, and the last one's identifier."""
+
+    parts: list[bytes] = field(default_factory=list)
+    count: int = 0
+    last: int = 0
+
+    def add(self, kind: Kind, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            part = b",".join([kind.encoded(row) for row in rows])
+            self.parts.append(b"," + part if self.parts else part)
+            self.count += len(rows)
+            self.last = rows[-1]["id"]
 
 
 class Registry:
@@ -56,19 +78,45 @@ class Registry:
 
     async def catalogue(
         self, filters: Mapping[str, Sequence[str]], caller: Caller, *, after: int = 0, limit: int | None = None
-    ) -> list[Version]:
-        """Versions whose columns have one of the values given, in order of registration, from behind id `after`."""
-        table = self.kind.table
-        wanted = [table.c[column].in_(values) for column, values in filters.items()]
-        found: list[Version] = []
-        async with self.database.read() as connection:
-            rows = await connection.stream(self._live.where(*wanted, table.c.id > after).order_by(table.c.id))
-            async for row in rows:
-                if caller.sees(row.name):
-                    found.append(row)
-                    if len(found) == limit:
-                        break
+    ) -> "Records":
+        """Versions whose columns have one of the values given, in order of registration, from behind id `after`.
+
+        Each is as it was at one moment; what is registered meanwhile may be among them.
+        """
+        found, wanted = Records(), min(limit or CATALOGUE_PAGE, CATALOGUE_PAGE)
+        while limit is None or found.count < limit:
+            rows = await self._catalogue_page(filters, after, wanted)
+            seen = [row for row in rows if caller.sees(row["name"])]
+            found.add(self.kind, seen if limit is None else seen[: limit - found.count])
+            if len(rows) < wanted:
+                break
+            after, wanted = rows[-1]["id"], CATALOGUE_PAGE
         return found
+
+    async def _catalogue_page(
+        self, filters: Mapping[str, Sequence[str]], after: int, limit: int
+    ) -> list[dict[str, Any]]:
+        """By one statement with one row: the database puts it together at once, and without Python."""
+        postgresql = self.database.dialect == "postgresql"
+        values: list[object] = []
+
+        def given(*some: object) -> str:
+            values.extend(some)
+            return ", ".join(f"${len(values) - len(some) + at + 1}" if postgresql else "?" for at in range(len(some)))
+
+        columns = list(self.kind.columns.values())
+        of_json = [each for each in columns if isinstance(self.kind.table.c[each].type, JSON)]
+        selected = ", ".join(f"CAST({each} AS text) AS {each}" if each in of_json else each for each in columns)
+        conditions = ["deleted_at IS NULL", f"id > {given(after)}"]
+        conditions += [f"{column} IN ({given(*wanted)})" for column, wanted in filters.items()]
+        as_array = "json_agg(json_build_array({}))" if postgresql else "json_group_array(json_array({}))"
+        statement = (
+            f"SELECT {as_array.format(', '.join(columns))} AS page FROM (SELECT {selected} "  # noqa: S608 (our own names)
+            f"FROM {self.kind.table.name} WHERE {' AND '.join(conditions)} ORDER BY id LIMIT {given(limit)}) AS rows_"
+        )
+        found = await self.database.fetch_slowly(statement, *values)
+        rows = msgspec.json.decode(found["page"]) if found and found["page"] else []
+        return sorted((dict(zip(columns, row, strict=True)) for row in rows), key=itemgetter("id"))
 
     async def versions(self, identifier: int, caller: Caller) -> list[Version]:
         """All versions of the name that `identifier` has, the latest first."""

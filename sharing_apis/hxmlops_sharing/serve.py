@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -70,6 +71,7 @@ async def _run(settings: Settings, sock: socket.socket, started: float) -> None:
         if context is not None:
             await beside.enter_async_context(_beside(_renew(context, settings)))
         server = server_of(create_app(service), context=context, path_prefix=settings.path_prefix)
+        gc.freeze()  # what is here stays: to look through it again holds everybody up for a tenth of a second
         host, port = sock.getsockname()[:2]
         took = round(time.perf_counter() - started, 3)
         more = {} if metrics_port is None else {"metrics_port": metrics_port}

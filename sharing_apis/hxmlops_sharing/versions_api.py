@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from hxmlops_sharing import audit
 from hxmlops_sharing.access import Caller
@@ -23,7 +24,7 @@ from hxmlops_sharing.records import (
     Kind,
     Verified,
 )
-from hxmlops_sharing.registry import Alias, Version
+from hxmlops_sharing.registry import Alias, Records, Version
 from hxmlops_sharing.service import (
     Admin,
     DigestInPath,
@@ -226,12 +227,31 @@ async def register(
     return await service.registry.add(metadata, contents, files, caller, request_id, verified=verified)
 
 
-def next_page(request: Request, rows: Sequence[Version], limit: int | None) -> dict[str, str]:
-    """Header fields that name the next page, when there may be one."""
-    if limit is None or len(rows) < limit:
-        return {}
-    url = request.url.include_query_params(after=rows[-1].id)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+def catalogue_of(request: Request, kind: Kind, found: Records, limit: int | None) -> Response:
+    """The answer of a catalogue; its header fields name the next page, when there may be one. Problem 404 for none."""
+    if not found.count:
+        raise Problem(404, "not-found", f"no {kind.word} matches")
+    headers = {}
+    if limit is not None and found.count == limit:
+        url = request.url.include_query_params(after=found.last)
+        headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return InParts([f'{{"{kind.word}s":['.encode(), *found.parts, b"]}"], headers)
+
+
+class InParts(Response):
+    """JSON in parts, which are not put together: it may be large."""
+
+    media_type = "application/json"
+
+    def __init__(self, parts: Sequence[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(sum(map(len, parts)))})
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def hand_over(

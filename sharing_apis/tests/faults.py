@@ -156,9 +156,8 @@ class Client:
             self.failures["503"] += 1
         return answer
 
-    def publish(self, name: str) -> dict[str, Any]:
-        """One of three ways to register the bytes of a name; the record is right."""
-        data = content_of(name)
+    def publish(self, name: str, data: bytes) -> dict[str, Any]:
+        """One of three ways to register version 1 of a name; the record is right."""
         record = self.chance.choice([self._form, self._raw, self._in_pieces])(name, data).json()
         assert (record["name"], record["sha256"], record["size"]) == (name, sha256(data), len(data))
         return dict(record)
@@ -234,7 +233,7 @@ class Load:
                 if self._enough.is_set():
                     return
                 name = f"{self._what}{number}-{count}"
-                self.records[name] = client.publish(name)
+                self.records[name] = client.publish(name, content_of(name))
                 client.download(self.records[client.chance.choice(list(self.records))])
 
 
@@ -272,7 +271,7 @@ def audit_of(settings: Settings) -> Audited:
                 ]
                 digests = set((await connection.execute(select(objects.c.sha256))).scalars())
             assert digests == {digest for row in audited.rows for digest in _digests(row)}
-            assert await _stored(service) == {location for segments in rows for location, _ in segments}
+            assert set(await stored(service)) == {location for segments in rows for location, _ in segments}
             return audited
 
     return asyncio.run(work())
@@ -341,11 +340,11 @@ async def _digest(store: Store, segments: Sequence[Sequence[Any]]) -> str:
     return f"sha256:{hashing.hexdigest()}"
 
 
-async def _stored(service: Service) -> set[str]:
-    """Locations of all there is, locked or not."""
+async def stored(service: Service) -> dict[str, int]:
+    """Sizes of all that the store has, locked or not, by location."""
     if service.settings.on_s3:
-        return {segment.location async for segment in service.store.list(older_than_s=0)}
-    return set(files_of(Path(service.settings.store)))
+        return {segment.location: segment.size async for segment in service.store.list(older_than_s=0)}
+    return files_of(Path(service.settings.store))
 
 
 def files_of(store: Path) -> dict[str, int]:

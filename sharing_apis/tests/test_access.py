@@ -13,6 +13,7 @@ import pytest
 from issuer import AUDIENCE, Issuer
 from structlog.testing import capture_logs
 
+from hxmlops_sharing import registry
 from hxmlops_sharing.__main__ import main
 from hxmlops_sharing.tokens import create_token, revoke_tokens, token_digest
 
@@ -112,6 +113,39 @@ def test_what_a_token_is_not_for_does_not_exist_for_its_holder(api: httpx.Client
     assert api.patch("/api/v1/model/1", json={"tag": "x"}, headers=narrow).status_code == 404
     assert upload(api, narrow, "churn-2").status_code == 200  # the same bytes, under a name it is for
     assert api.get(f"/api/v1/artifacts/{sha256}", headers=narrow).status_code == 200
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 4, 5])
+def test_a_catalogue_of_many_pages_has_what_its_reader_may_see(
+    api: httpx.Client, holder: Holder, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(registry, "CATALOGUE_PAGE", 2)
+    admin, narrow = holder("admin"), holder("read", artifacts=("churn*",))
+    parameters = {"rate": 0.1, "name": "né\U0001f600", "deep": json.loads("[" * 900 + "]" * 900), "big": 2**70}
+    names = ["churn-1", "a", "churn-2", "b", "c", "d", "e", "churn-3", "churn-4", "f"]
+    for name in names:
+        data = {"name": name, "version": "1", "parameters": json.dumps(parameters)}
+        assert api.post("/api/v1/model", data=data, files={"file": b"x"}, headers=admin).status_code == 200
+    seen, url = [], "/api/v1/model_catalog" + (f"?limit={limit}" if limit else "")
+    while url:
+        answer = api.get(url, headers=narrow)
+        if answer.status_code == 404:
+            break  # the page behind the last, when that was full
+        seen += answer.json()["models"]
+        url = answer.links.get("next", {}).get("url", "")
+    assert [each["name"] for each in seen] == ["churn-1", "churn-2", "churn-3", "churn-4"]
+    assert all(each["parameters"] == parameters for each in seen)
+    assert seen == [api.get(f"/api/v1/model/{each['modelIdentifier']}/data", headers=narrow).json() for each in seen]
+
+
+def test_a_record_by_version_is_the_same_however_it_is_asked_for(api: httpx.Client, holder: Holder) -> None:
+    admin, narrow = holder("admin"), holder("read", artifacts=("other*",))
+    upload(api, admin)
+    url = "/api/v1/model/1/data?version="
+    assert api.get(url + "1", headers=admin).json() == api.get(url + "1&more=1", headers=admin).json()
+    for headers, version in ((admin, "2"), (narrow, "1")):
+        quick, plain = api.get(url + version, headers=headers), api.get(url + version + "&more=1", headers=headers)
+        assert (quick.status_code, quick.json()["detail"]) == (404, plain.json()["detail"])
 
 
 def test_who_may_annotate_adds_and_changes_nothing(api: httpx.Client, holder: Holder) -> None:

@@ -10,11 +10,13 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
 from typing import Any
@@ -37,6 +39,7 @@ from faults import (
     look_at,
     places,
     sha256,
+    stored,
     until,
 )
 from postgres import PostgreSQL
@@ -45,13 +48,16 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from hxmlops_evidence.keys import make_person
 from hxmlops_sharing import collect, database
 from hxmlops_sharing.access import EVERYONE
 from hxmlops_sharing.database import Database
+from hxmlops_sharing.deliveries import verify_receipt
 from hxmlops_sharing.folder_store import FileWriter
 from hxmlops_sharing.registry import Registry
 from hxmlops_sharing.service import Service
 from hxmlops_sharing.settings import Settings, read_settings
+from hxmlops_sharing.tokens import create_token
 
 ALL_BACKENDS = True
 
@@ -121,6 +127,7 @@ def in_service[T](settings: Settings, work: Callable[[Service], Any]) -> Any:
 # Processes killed
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_of_uploads(settings: Settings, tmp_path: Path) -> None:
     """What was answered is there, what was not is tried again: the same record or a new one, never half of one."""
     server = Server(settings, tmp_path / "log")
@@ -138,6 +145,7 @@ def test_sigkill_at_random_moments_of_uploads(settings: Settings, tmp_path: Path
     assert audit_of(settings).live == load.answered
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_of_collections(settings: Settings) -> None:
     """Versions that are deleted, and others with the same bytes that stay, or come meanwhile."""
     moments = random.Random(21)  # noqa: S311 (moments)
@@ -252,6 +260,7 @@ def fill_old(connection: Connection) -> None:
     connection.execute(text(line.format(":line", "change", '{"tag": ["", "a"]}').replace('":', '"\\:')), more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_sigkill_at_random_moments_of_migrations(
     dialect: str, old: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -357,10 +366,10 @@ def test_a_garbage_body(api: httpx.Client, settings: Settings, body: bytes) -> N
     assert_nothing_is_there(api, settings)
 
 
-def test_a_client_that_leaves_mid_download(api: httpx.Client) -> None:
+def test_a_client_that_leaves_mid_download(api: httpx.Client, settings: Settings, model_host: Any) -> None:
     """The audit says how much it got; the server holds nothing of it any more."""
     upload(api, os.urandom(32 * MIB))
-    before = descriptors()
+    connections = len(model_host.server.server_state.connections)
     for _ in range(3):
         with (
             httpx.Client(base_url=api.base_url, verify=False) as other,
@@ -371,11 +380,17 @@ def test_a_client_that_leaves_mid_download(api: httpx.Client) -> None:
     for line in delivered(api):
         assert not line["detail"]["complete"]
         assert line["detail"]["bytes"] < 32 * MIB
-    until(lambda: descriptors() <= before)
+    until(lambda: len(model_host.server.server_state.connections) == connections)
+    assert open_files(settings.store) == []
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files(folder: str) -> list[str]:
+    """Those of this process below a folder."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as that of this listing
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(folder)]
 
 
 def delivered(api: httpx.Client) -> list[dict[str, Any]]:
@@ -655,6 +670,122 @@ def test_a_download_goes_on_when_its_version_is_deleted(api: httpx.Client) -> No
         assert received + b"".join(body) == data
 
 
+# The clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves what servers of this process take for the time so many hours from what it is.
+
+    But for what they sign requests to S3 by, which refuses whoever's clock is wrong: then nothing is done at all.
+    """
+
+    class Clock(datetime):
+        moved = timedelta()
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + cls.moved
+
+    for module in [found for name, found in sys.modules.items() if name.startswith("hxmlops_sharing.")]:
+        if vars(module).get("datetime") is datetime and module.__name__ != "hxmlops_sharing.s3_signing":
+            monkeypatch.setattr(module, "datetime", Clock)
+    seconds = time.time
+    monkeypatch.setattr(time, "time", lambda: seconds() + Clock.moved.total_seconds())
+
+    def move(hours: float) -> None:
+        Clock.moved = timedelta(hours=hours)
+
+    return move
+
+
+def test_order_does_not_hang_on_the_clock(
+    settings: Settings, start: Start, tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    """The latest version, an alias's history, the audit: what came later is later, whatever the clock said."""
+    card = make_person(tmp_path, party="vendor", person="vendor")
+    with start(**given_of(settings) | {"signing_key": tmp_path / "vendor.pem"}) as api:
+        for number, hours in enumerate((0, -1, 1, -1), start=1):
+            clock(hours)
+            assert upload(api, b"%d" % number, version=f"1.0.0+{number}").json()["modelIdentifier"] == number
+            assert api.get("/api/v1/model/1").content == b"%d" % number
+            answer = api.put("/api/v1/aliases/champion?name=churn", json={"identifier": number})
+            assert answer.json()["revision"] == number
+        history = api.get("/api/v1/aliases/champion?name=churn").json()["aliases"]
+        assert [each["identifier"] for each in history] == [4, 3, 2, 1]
+        set_at = [each["setAt"] for each in history]
+        assert set_at not in (sorted(set_at), sorted(set_at, reverse=True))
+        clock(0)
+        with api.stream("GET", "/api/v1/model/1") as answer:
+            clock(-1)
+            answer.read()
+        got = httpx.Response(409)
+        while got.status_code == 409:
+            got = api.get(answer.headers["X-HXMLOps-Receipt"])
+        said = verify_receipt(got.json(), card["keys"][0]["public"])
+        assert (said["complete"], said["artifact"]) == (True, sha256(b"4"))
+    audited = audit_of(settings)
+    assert len(audited.live) == 4
+    times = [row["created_at"] for row in audited.rows]
+    assert times != sorted(times)
+
+
+def test_nothing_is_collected_early_when_the_clock_jumps(
+    settings: Settings, start: Start, clock: Callable[[float], None], model_host: Any
+) -> None:
+    """Neither what can be restored, nor files and uploads under way, nor what a download may still be reading."""
+
+    def collect_all(grace_days: float = 1) -> int:
+        """How much the store has afterwards."""
+        service = model_host.app.state.service
+        for _ in range(3):
+            model_host.run(collect.collect(service.database, service.store, grace_days=grace_days))
+        return len(model_host.run(stored(service)))
+
+    with start(**given_of(settings)) as api:
+        for version in ("deleted", "gone", "kept"):
+            assert upload(api, version.encode(), version=version).status_code == 200
+        assert api.delete("/api/v1/model/1?version=deleted").status_code == 200
+        location = api.post("/api/v1/files", headers=TUS | {"Upload-Length": "6"}).headers["Location"]
+        half = api.patch(location, content=b"abc", headers=BYTES | {"Upload-Offset": "0"})
+        assert half.status_code == 204
+        with begin_upload(api) as connection:
+            until(writes(settings))
+            for hours in (-1.0, 1.0, -1.0, 0.0, 1.0):
+                clock(hours)
+                collect_all()
+                assert api.head(location, headers=TUS).headers["Upload-Offset"] == "3"
+            connection.sendall(b"x" * 4 * MIB)
+            assert status_of(connection) == 200
+        rest = api.patch(location, content=b"def", headers=BYTES | {"Upload-Offset": "3"})
+        assert rest.status_code == 204
+        clock(0)
+        registration = {"name": "churn", "version": "2", "file": location}
+        assert api.post("/api/v1/model", json=registration).json()["sha256"] == sha256(b"abcdef")
+        assert api.post("/api/v1/model/1/restore").status_code == 200
+        assert api.get("/api/v1/model/1?version=deleted").content == b"deleted"
+
+        assert api.delete("/api/v1/model/2?version=gone").status_code == 200
+        there = collect_all(grace_days=0)  # nobody's now
+        for hours, gone in ((-1, 0), (0.9, 0), (-1, 0), (1.1, 1)):
+            clock(hours)
+            assert collect_all() == there - gone, hours
+    assert len(audit_of(settings).live) == 4
+
+
+def test_what_expires_does_so_by_the_clock(tmp_path: Path, start: Start, clock: Callable[[float], None]) -> None:
+    """A token and a file are good before their time is over, as often as it comes again."""
+    tokens, token = tmp_path / "tokens.json", tmp_path / "token"
+    create_token(tokens, token, client="me", scopes=["admin"], artifacts=["*"], days=1)
+    with start(auth="tokens", tokens=tokens, upload_expiry_hours=12) as api:
+        api.headers["Authorization"] = f"Bearer {token.read_text().strip()}"
+        location = api.post("/api/v1/files", headers=TUS | {"Upload-Length": "6"}).headers["Location"]
+        for hours, catalogue, file in ((-1, 404, 200), (11, 404, 200), (13, 404, 410), (25, 401, 401), (-1, 404, 200)):
+            clock(hours)
+            assert api.get("/api/v1/model_catalog").status_code == catalogue, hours
+            assert api.head(location, headers=TUS).status_code == file, hours
+
+
 # S3 gone, slow, wrong
 
 
@@ -681,6 +812,7 @@ def test_an_s3_server_killed_at_random_moments(bucket: S3Server, tmp_path: Path)
 
 
 @on_s3
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_an_s3_server_gone_and_back(bucket: S3Server, tmp_path: Path) -> None:
     settings = places(tmp_path, **bucket.settings)
@@ -701,7 +833,7 @@ def test_an_s3_server_gone_and_back(bucket: S3Server, tmp_path: Path) -> None:
         client.close()
         assert upload(api, b"y" * 8 * MIB).status_code == 200
         server.stop()
-    assert set(audit_of(settings).live.values()) == {sha256(b"y" * 8 * MIB)}
+    assert set(audit_of(settings).live.values()) == {sha256(b"a" * MIB), sha256(b"y" * 8 * MIB)}
 
 
 class Line:
@@ -723,11 +855,20 @@ class Line:
         try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
+            asyncio.run_coroutine_threadsafe(self._end(server), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.close()
+
+    async def _end(self, server: asyncio.Server) -> None:
+        server.close()
+        carrying = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._chance.random() < self.faults / 3:
+        if self._chance.random() < 2 * self.faults:
             self.refusals += 1
             await reader.read(1 << 16)
             body = b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
@@ -742,10 +883,12 @@ class Line:
             asyncio.create_task(self._pipe(reader, far_writer)),
             asyncio.create_task(self._pipe(far_reader, writer)),
         ]
-        await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
-        for each in (writer, far_writer):
-            each.transport.abort()
-        await asyncio.wait(pipes)
+        try:
+            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in (writer, far_writer):
+                each.transport.abort()
+            await asyncio.wait(pipes)
 
     async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -762,6 +905,7 @@ class Line:
 
 
 @on_s3
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_bad_line_to_s3(bucket: S3Server, tmp_path: Path) -> None:
     """Slow, broken off in the middle of bodies, refused: what is answered is right, what is not is not there."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from faults import files_of, until
 
 from hxmlops_sharing.__main__ import main
 from hxmlops_sharing.serve import bind
@@ -56,8 +57,7 @@ def test_sigterm_lets_an_upload_end_and_exits_0(start_process: StartProcess, tmp
                 b"POST /api/v1/model?name=churn&version=1 HTTP/1.1\r\nHost: a\r\n"
                 b"Content-Type: application/octet-stream\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 1_900_000
             )
-            while not any((tmp_path / "store" / "incoming").iterdir()):
-                time.sleep(0.01)
+            until(lambda: files_of(tmp_path / "store"))
             process.terminate()
             time.sleep(0.2)
             connection.sendall(b"x" * 100_000)
