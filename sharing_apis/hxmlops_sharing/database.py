@@ -113,7 +113,7 @@ class Database:
             if self._pool is None:
                 self._pool = await _pool(self._settings)
             found = await self._pool.fetchrow(statement, *values)
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, TimeoutError) as error:
+        except (OSError, TimeoutError, *_AWAY) as error:
             raise DatabaseUnavailable(type(error).__name__) from error
         return dict(found) if found else None
 
@@ -154,7 +154,11 @@ class Database:
                 raise DatabaseUnavailable(type(error.orig).__name__) from error
             raise
         finally:
-            await connection.close()
+            try:
+                await connection.close()
+            except DBAPIError as error:
+                if not _is_away(error):  # what was read or committed stands
+                    raise
 
     @contextlib.asynccontextmanager
     async def _migrating(self) -> AsyncIterator[None]:
@@ -291,6 +295,16 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", "hxmlops_sharing:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+_AWAY = (
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+)
 
 
 def _is_away(error: DBAPIError) -> bool:

@@ -470,7 +470,7 @@ def test_a_second_request_waits_its_turn(api: httpx.Client) -> None:
         time.sleep(0.2)
         answer = patch(api, url, 0, b"b" * 4 * MIB)
         assert (answer.status_code, answer.headers["Retry-After"]) == (423, "2")
-        assert offset(api, url) == 0
+        assert offset(api, url) in (0, MIB)  # what has come may be on disk already
         first.sendall(b"a" * 3 * MIB)
         assert status_of(first) == 204
     assert register(api, url).json()["sha256"] == sha256(b"a" * 4 * MIB)
