@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -37,6 +38,8 @@ GRACE_S = 20
 CUT_S = 5
 """Seconds that what was cut has to tidy up."""
 DESCRIPTORS = 65536
+MALLOC = {-3: 32 << 20, -1: 64 << 20, -2: 16 << 20}
+"""Bytes of M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, by their numbers in glibc's malloc.h."""
 PATHS = ("", "/", "/live", "/ready", "/health", "/catalogue", "/api/v1")
 """What a server answers below its prefix: each of these and what is below the longer ones."""
 
@@ -53,6 +56,7 @@ def serve() -> int:
         for stop in (signal.SIGTERM, signal.SIGINT):  # the server puts its own handlers in place while it serves
             signal.signal(stop, lambda *_: sys.exit(0))
         _raise_descriptor_limit()
+        _keep_freed_memory()
         with bind(settings) as sock:
             uvloop.run(_run(settings, sock, started))
     except (SettingsError, DatabaseError, StoreError, TokensError) as error:
@@ -179,6 +183,14 @@ def _renew(context: ssl.SSLContext, settings: Settings) -> Coroutine[None, None,
     from hxmlops_sharing.tls import renew
 
     return renew(context, settings)
+
+
+def _keep_freed_memory() -> None:
+    """Blocks of a MiB come and go: glibc, where it is, need not give each back and have the next one zeroed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, size in MALLOC.items():
+            mallopt(parameter, size)
 
 
 def _raise_descriptor_limit() -> None:

@@ -33,7 +33,9 @@ type StartProcess = Callable[..., contextlib.AbstractContextManager[tuple[subpro
 type Backend = Callable[[], dict[str, Any]]
 """Settings that name a new, empty database and store other than SQLite and a folder; {} for these."""
 
-BACKENDS = ["sqlite-folder", "postgresql-folder"] + (["sqlite-s3", "postgresql-s3"] if PROGRAM else [])
+BACKENDS = ["sqlite-folder", pytest.param("postgresql-folder", marks=pytest.mark.slow)]
+if PROGRAM:
+    BACKENDS += [pytest.param(each, marks=pytest.mark.slow) for each in ("sqlite-s3", "postgresql-s3")]
 
 
 class Host:
@@ -154,7 +156,7 @@ def start_in(model_host: Host, dataset_host: Host) -> Start:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Modules with ALL_BACKENDS run against each; others against SQLite and a folder."""
+    """Modules with ALL_BACKENDS run against each (slow but for the first); others against SQLite and a folder."""
     if "backend" in metafunc.fixturenames:
         every = getattr(metafunc.module, "ALL_BACKENDS", False)
         metafunc.parametrize("backend", BACKENDS if every else BACKENDS[:1], indirect=True, scope="session")

@@ -1,6 +1,5 @@
 """The OpenAPI documents: whatever they allow is answered as they say, and nothing makes a server fail."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -100,11 +99,8 @@ def test_bodies_and_answers_have_examples_that_are_valid(start: Start, kind: str
 def test_making_the_document_does_not_keep_others_waiting(start: Start, model_host: Any) -> None:
     with start() as api, ThreadPoolExecutor() as pool:
         model_host.app.openapi_schema = None
-        making = pool.submit(api.get, "/api/v1/openapi.json")
-        longest = 0.0
+        making, answered = pool.submit(api.get, "/api/v1/openapi.json"), 0
         while not making.done():
-            started = time.perf_counter()
-            api.get("/live")
-            longest = max(longest, time.perf_counter() - started)
-        whole = making.result().elapsed.total_seconds()
-    assert longest < max(whole / 2, 0.2)
+            answered += api.get("/live").status_code == 200
+        assert making.result().status_code == 200
+    assert answered > 3

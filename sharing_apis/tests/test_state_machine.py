@@ -325,7 +325,7 @@ class Sharing(RuleBasedStateMachine):
         }
 
 
-@pytest.mark.parametrize(("examples", "steps"), [(5, 20), pytest.param(50, 50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("examples", "steps"), [(5, 20), pytest.param(10, 40, marks=pytest.mark.slow)])
 def test_a_server_does_what_its_model_says(
     start_in: StartIn,
     backend: Backend,
