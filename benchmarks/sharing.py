@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from rich.console import Console
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,7 +45,8 @@ from postgres import PostgreSQL, postgresql  # noqa: E402
 
 from benchmarks.common.load import Load, load  # noqa: E402
 from benchmarks.common.servers import MLFLOW, Server, mlflow, nginx, ours, run  # noqa: E402
-from benchmarks.common.wire import MIB, Answer, Connection, Part, request  # noqa: E402
+from benchmarks.common.tables import columns, show  # noqa: E402
+from benchmarks.common.wire import FORM, MIB, Answer, Connection, Part, form, request  # noqa: E402
 from hxmlops_sharing.audit import AuditLog, Line, verify  # noqa: E402 - the project is no installed package
 from hxmlops_sharing.database import Database  # noqa: E402
 from hxmlops_sharing.settings import read_settings  # noqa: E402
@@ -424,14 +424,8 @@ def send_raw(server: Server, path: Path, size: int, times: int = 1, offset: int 
 
 def send_form(server: Server, path: Path, size: int, times: int = 1) -> int:
     fields = {"name": "form", "version": os.urandom(8).hex(), "status": "production"}
-    before = "".join(
-        f'--border\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    )
-    before += '--border\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n\r\n'
-    body: list[bytes | Part] = [before.encode(), Part(path, size, times=times), b"\r\n--border--\r\n"]
     with server.connect() as connection:
-        connection.send("POST", "/api/v1/model", body, {"Content-Type": "multipart/form-data; boundary=border"})
+        connection.send("POST", "/api/v1/model", form(fields, [Part(path, size, times=times)]), FORM)
         return record_of(connection.read().ok().body)
 
 
@@ -706,18 +700,6 @@ def speeds(title: str, figures: Mapping[str, Sequence[float]], ratios: Sequence[
                 cells.append(f"{times:.2f} x {other} (target >= {target})")
         table.add_row(name, spread(each), "; ".join(cells))
     return table
-
-
-def columns(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("what", "is") else "right")
-    return table
-
-
-def show(table: Table) -> None:
-    console = Console()
-    Console(width=max(console.width, 140)).print(table)
 
 
 def missing(what: str, advice: str) -> None:

@@ -28,16 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "sharing_apis" / "tests")]
 
 from postgres import postgresql  # noqa: E402
 
 from benchmarks.common.servers import Server, ours, run  # noqa: E402
-from benchmarks.common.wire import MIB, Answer  # noqa: E402
+from benchmarks.common.tables import columns, show  # noqa: E402
+from benchmarks.common.wire import FORM, MIB, Answer, Part, form, request  # noqa: E402
 
 WARM_UP_S = 20
 QUIET_S = 6
@@ -215,14 +213,8 @@ class Worker:
     def publish_form(self) -> None:
         name, version, content = self.new()
         fields = {"name": name, "version": version, "tag": "soak", "parameters": '{"trees": 100}'}
-        before = "".join(
-            f'--border\r\nContent-Disposition: form-data; name="{each}"\r\n\r\n{value}\r\n'
-            for each, value in fields.items()
-        )
-        before += '--border\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n\r\n'
-        body = [before.encode(), *content.pieces(self.soak.base), b"\r\n--border--\r\n"]
-        kind = {"Content-Type": "multipart/form-data; boundary=border"}
-        self.published(self.ask("publish", content.size, "POST", "/api/v1/model", body, kind), name, version, content)
+        body = form(fields, content.pieces(self.soak.base))
+        self.published(self.ask("publish", content.size, "POST", "/api/v1/model", body, FORM), name, version, content)
 
     def publish_raw(self) -> None:
         name, version, content = self.new()
@@ -360,10 +352,9 @@ class Worker:
     def leave_upload(self) -> None:
         name, version, content = self.new()
         with self.soak.server.connect() as connection:
-            headers = connection.headers | OCTET_STREAM | {"Content-Length": str(content.size)}
-            lines = [f"{key}: {value}" for key, value in headers.items()]
-            head = [f"POST /api/v1/model?name={name}&version={version} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]
-            connection.socket.sendall("\r\n".join(head).encode())
+            path = f"/api/v1/model?name={name}&version={version}"
+            head = request("POST", path, connection.headers | OCTET_STREAM, content.size)
+            connection.socket.sendall(head)
             for piece in content.pieces(self.soak.base, 0, self.draw.randrange(content.size)):
                 connection.socket.sendall(piece)
 
@@ -388,7 +379,7 @@ class Worker:
         size: int,
         method: str,
         path: str,
-        body: Sequence[bytes | memoryview] | None = None,
+        body: Sequence[bytes | memoryview | Part] | None = None,
         headers: dict[str, str] | None = None,
         wanted: Sequence[int] = (200,),
         of: Version | None = None,
@@ -469,16 +460,14 @@ def soak_for(minutes: float, workers: int, folder: Path, settings: dict[str, Any
         chain = run(values, "audit", "verify").strip()
     events = [json.loads(line) for line in beats.read_text().splitlines()]
     within = [event for event in events if soak.begun <= event["time"] <= ended + 1]
-    show(soak, samples, within, minutes)
+    tell(soak, samples, within, minutes)
     return judge(soak, samples, within, before, after, chain)
 
 
-def show(soak: Soak, samples: Sequence[Sample], events: Sequence[dict[str, Any]], minutes: float) -> None:
-    table = Table(title="By minute; ms are of small requests: median (p99)", title_justify="left")
+def tell(soak: Soak, samples: Sequence[Sample], events: Sequence[dict[str, Any]], minutes: float) -> None:
     kinds = ("record", "download", "publish")
     heads = ["minute", "requests/s", *kinds, "memory MiB", "descriptors", "threads", "longest stall ms (at work)"]
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = columns("By minute; ms are of small requests: median (p99)", *heads)
     for minute in range(-int(-minutes // 1)):
         seconds = min(60.0, minutes * 60 - minute * 60)
         mine = [sample for sample in samples if int(sample.minute) == minute]
@@ -498,7 +487,7 @@ def show(soak: Soak, samples: Sequence[Sample], events: Sequence[dict[str, Any]]
             f"{max(sample.threads for sample in mine)}",
             f"{stall:.0f} ({work:.0f})",
         )
-    Console(width=max(Console().width, 140)).print(table)
+    show(table)
 
 
 def judge(

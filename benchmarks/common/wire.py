@@ -53,6 +53,19 @@ def request(method: str, path: str, headers: Mapping[str, str], length: int | No
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+FORM = {"Content-Type": "multipart/form-data; boundary=border"}
+
+
+def form(fields: Mapping[str, str], file: Sequence[bytes | memoryview | Part]) -> list[bytes | memoryview | Part]:
+    """The body of a FORM: these texts, and a file."""
+    texts = "".join(
+        f'--border\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    before = texts + '--border\r\nContent-Disposition: form-data; name="file"; filename="model"\r\n\r\n'
+    return [before.encode(), *file, b"\r\n--border--\r\n"]
+
+
 class Connection:
     """One connection, kept open between requests."""
 

@@ -12,6 +12,7 @@ import itertools
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,7 @@ class _Collector:
 
     async def _to_garbage(self, table: Any, name: str, condition: ColumnElement[bool]) -> None:
         """Remove rows and have their segments become garbage."""
-        async with self.database.write() if not self.dry_run else self.database.read() as connection:
+        async with self._transaction() as connection:
             if self.dry_run:
                 rows = list((await connection.execute(select(table.c.segments).where(condition))).scalars())
             else:
@@ -216,17 +217,21 @@ class _Collector:
     async def _take_orphans(self, locations: "_Locations") -> None:
         """The next collection but SETTLE_S removes them, if they are still nobody's then."""
         for batch in itertools.batched(locations.orphans(), BATCH):
-            async with self.database.write() if not self.dry_run else self.database.read() as connection:
+            async with self._transaction() as connection:
                 if not self.dry_run:
                     await add_garbage(connection, [location for location, _ in batch])
                 await self._done(connection, orphans=len(batch), bytes=sum(size for _, size in batch))
 
     async def _forget(self, locations: Sequence[str], **counts: int) -> None:
         """What was garbage is none any more."""
-        async with self.database.write() if not self.dry_run else self.database.read() as connection:
+        async with self._transaction() as connection:
             if not self.dry_run:
                 await connection.execute(delete(garbage).where(garbage.c.location.in_(locations)))
             await self._done(connection, **counts)
+
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """To write in; of a dry run, to read."""
+        return self.database.read() if self.dry_run else self.database.write()
 
     async def _done(self, connection: AsyncConnection, **counts: int) -> None:
         """End a transaction, with its line in the audit: of a collector that is killed it says what it did."""

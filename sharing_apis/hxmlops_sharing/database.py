@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -78,7 +79,7 @@ class Database:
             yield connection
 
     async def fetch(self, statement: str, *values: object) -> Mapping[str, Any] | None:
-        """The first row of a statement in the database's own words and parameters (`?` or `$1`), without SQLAlchemy.
+        """The first row of a statement in the database's own words, its parameters as `?`, without SQLAlchemy.
 
         For what is asked thousands of times a second. JSON comes as text. DatabaseUnavailable.
         """
@@ -112,7 +113,7 @@ class Database:
         try:
             if self._pool is None:
                 self._pool = await _pool(self._settings)
-            found = await self._pool.fetchrow(statement, *values)
+            found = await self._pool.fetchrow(_numbered(statement), *values)
         except (OSError, TimeoutError, *_AWAY) as error:
             raise DatabaseUnavailable(type(error).__name__) from error
         return dict(found) if found else None
@@ -189,6 +190,13 @@ class Database:
         if self.dialect == "sqlite":
             return "name an SQLite file that this user may write to, or a new one"
         return "check the name, the user, its password, and that PostgreSQL runs there"
+
+
+@functools.lru_cache(64)
+def _numbered(statement: str) -> str:
+    """With PostgreSQL's parameters, `$1` and so on, instead of `?`."""
+    first, *rest = statement.split("?")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, start=1))
 
 
 def _reader(path: Path) -> sqlite3.Connection:

@@ -27,6 +27,13 @@ class FastReads:
         self._kind = kind
         self._path = re.compile(rf"/api/v1/{kind.word}/([1-9][0-9]{{0,8}})/data", re.ASCII)
         self._route = _Named(ROUTE.format(kind=kind.word))
+        table = kind.table.name
+        self._one = f"SELECT * FROM {table} WHERE id = ? AND version = ? AND deleted_at IS NULL"  # noqa: S608 (a table)
+        self._latest = (
+            f"SELECT * FROM {table} WHERE deleted_at IS NULL AND name = "  # noqa: S608 (a table's name)
+            f"(SELECT name FROM {table} WHERE id = ? AND deleted_at IS NULL) "
+            "ORDER BY version_key DESC, id DESC LIMIT 1"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match = scope["type"] == "http" and scope["method"] == "GET" and self._path.fullmatch(scope["path"])
@@ -57,33 +64,16 @@ class FastReads:
             caller = await service.authenticate(_token(scope))
             if not caller.may("read"):
                 return None
-            fetch, dialect = service.database.fetch, service.database.dialect
             if version == "latest":
-                row = await fetch(self._latest(dialect), identifier)
+                row = await service.database.fetch(self._latest, identifier)
             else:
-                row = await fetch(self._one(dialect), identifier, version)
+                row = await service.database.fetch(self._one, identifier, version)
             if row is None or not caller.sees(row["name"]):
                 return None
             service.limits.check(caller, _peer(scope))
         except (Problem, DatabaseUnavailable):
             return None  # the route finds the same, and says it
         return caller, row
-
-    def _one(self, dialect: str) -> str:
-        identifier, version = ("$1", "$2") if dialect == "postgresql" else ("?", "?")
-        return (
-            f"SELECT * FROM {self._kind.table.name} "  # noqa: S608 (a table's name)
-            f"WHERE id = {identifier} AND version = {version} AND deleted_at IS NULL"
-        )
-
-    def _latest(self, dialect: str) -> str:
-        table = self._kind.table.name
-        value = "$1" if dialect == "postgresql" else "?"
-        return (
-            f"SELECT * FROM {table} WHERE deleted_at IS NULL AND name = "  # noqa: S608 (a table's name)
-            f"(SELECT name FROM {table} WHERE id = {value} AND deleted_at IS NULL) "
-            "ORDER BY version_key DESC, id DESC LIMIT 1"
-        )
 
 
 class _Named:

@@ -79,9 +79,8 @@ class RequestFrame:
             service.metrics.requests(scope["method"], route, status, seconds)
             service.metrics.received(received)
             service.metrics.sent(sent)
-            if status in REFUSALS and route != NO_ROUTE:
-                detail = {"status": status, "method": scope["method"][:16], "route": route}
-                service.audit.note(Line("refused", client or "anonymous", detail=detail, request_id=request_id))
+            if route != NO_ROUTE:
+                _note_refusal(service, client, status, scope["method"][:16], route, request_id)
             log.info(
                 "request",
                 request_id=request_id,
@@ -98,10 +97,15 @@ class RequestFrame:
 def note_unread(service: Service, status: int, request_id: str) -> None:
     """Count, audit and log a refusal that was answered before the request was read: broken, slow or one too many."""
     service.metrics.requests("", UNREAD, status, 0)
-    if status in REFUSALS:
-        detail = {"status": status, "method": "", "route": UNREAD}
-        service.audit.note(Line("refused", "anonymous", detail=detail, request_id=request_id))
+    _note_refusal(service, None, status, "", UNREAD, request_id)
     log.info("unread", request_id=request_id, status=status)
+
+
+def _note_refusal(service: Service, client: str | None, status: int, method: str, route: str, request_id: str) -> None:
+    """Have the audit say soon that this status, if it is one, was a refusal."""
+    if status in REFUSALS:
+        detail = {"status": status, "method": method, "route": route}
+        service.audit.note(Line("refused", client or "anonymous", detail=detail, request_id=request_id))
 
 
 def _request_id(scope: Scope) -> str:

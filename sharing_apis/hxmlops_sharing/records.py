@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import AfterValidator, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from sqlalchemy import Row, Table
+from sqlalchemy import Row, RowMapping, Table
 
 from hxmlops_sharing.tables import datasets, models
 
@@ -209,21 +209,22 @@ class Kind:
 
     def record(self, row: Row[Any]) -> dict[str, Any]:
         """The record of a row. `class`, which v1's record lacks, is there only when it was given."""
-        values = row._mapping
+        return self._members(row._mapping)
+
+    def encoded(self, values: Mapping[str, Any]) -> bytes:
+        """The same as JSON, of columns by their names, those of JSON as text."""
+        record = self._members(values)
+        for member in ("parameters", "characteristics"):
+            if member in record:
+                record[member] = msgspec.Raw(record[member])
+        return msgspec.json.encode(record)
+
+    def _members(self, values: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
         return {
             member: values[column]
             for member, column in self.columns.items()
             if member != "class" or values[column] is not None
         }
-
-    def encoded(self, values: Mapping[str, Any]) -> bytes:
-        """The same as JSON, of columns by their names, those of JSON as text."""
-        record = {
-            member: msgspec.Raw(values[column]) if column in ("parameters", "characteristics") else values[column]
-            for member, column in self.columns.items()
-            if member != "class" or values[column] is not None
-        }
-        return msgspec.json.encode(record)
 
 
 MODEL = Kind(

@@ -1,6 +1,7 @@
 """Versions on record: find, add, change, delete, name by alias. Every change leaves its line in the audit."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,22 +98,17 @@ class Registry:
         self, filters: Mapping[str, Sequence[str]], after: int, limit: int
     ) -> list[dict[str, Any]]:
         """By one statement with one row: the database puts it together at once, and without Python."""
-        postgresql = self.database.dialect == "postgresql"
-        values: list[object] = []
-
-        def given(*some: object) -> str:
-            values.extend(some)
-            return ", ".join(f"${len(values) - len(some) + at + 1}" if postgresql else "?" for at in range(len(some)))
-
         columns = list(self.kind.columns.values())
         of_json = [each for each in columns if isinstance(self.kind.table.c[each].type, JSON)]
         selected = ", ".join(f"CAST({each} AS text) AS {each}" if each in of_json else each for each in columns)
-        conditions = ["deleted_at IS NULL", f"id > {given(after)}"]
-        conditions += [f"{column} IN ({given(*wanted)})" for column, wanted in filters.items()]
+        conditions = ["deleted_at IS NULL", "id > ?"]
+        conditions += [f"{column} IN ({', '.join('?' * len(wanted))})" for column, wanted in filters.items()]
+        values = [after, *itertools.chain.from_iterable(filters.values()), limit]
+        postgresql = self.database.dialect == "postgresql"
         as_array = "json_agg(json_build_array({}))" if postgresql else "json_group_array(json_array({}))"
         statement = (
             f"SELECT {as_array.format(', '.join(columns))} AS page FROM (SELECT {selected} "  # noqa: S608 (our own names)
-            f"FROM {self.kind.table.name} WHERE {' AND '.join(conditions)} ORDER BY id LIMIT {given(limit)}) AS rows_"
+            f"FROM {self.kind.table.name} WHERE {' AND '.join(conditions)} ORDER BY id LIMIT ?) AS rows_"
         )
         found = await self.database.fetch_slowly(statement, *values)
         rows = msgspec.json.decode(found["page"]) if found and found["page"] else []

@@ -106,16 +106,15 @@ class Server(uvicorn.Server):
 
 
 def server_of(app: FastAPI, *, context: ssl.SSLContext | None = None, path_prefix: str = "") -> Server:
-    def refused(status: int, request_id: str) -> None:
+    def note(status: int, request_id: str) -> None:
         note_unread(app.state.service, status, request_id)
 
     class Observed(Protocol):
-        def refused(self, status: int, request_id: str) -> None:
-            refused(status, request_id)
+        refused = staticmethod(note)
 
     return Server(
         uvicorn.Config(
-            Admission(Prefixed(app, path_prefix) if path_prefix else app, refused),
+            Admission(Prefixed(app, path_prefix) if path_prefix else app, note),
             http=Observed,
             ws="none",
             lifespan="off",

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,20 @@ class Client:
         return self.ask("POST", "/api/v1/model", json=registration)
 
 
+@contextlib.contextmanager
+def at_work(works: Sequence[Callable[[threading.Event], None]]) -> Iterator[None]:
+    """Each in a thread, told when it is enough; ends when all have ended, or fails as the first of them did."""
+    enough = threading.Event()
+    with ThreadPoolExecutor(len(works)) as pool:
+        jobs = [pool.submit(work, enough) for work in works]
+        try:
+            yield
+        finally:
+            enough.set()
+        for job in jobs:
+            job.result()
+
+
 class Load:
     """Clients that publish and download, each in a thread, until it is enough."""
 
@@ -204,7 +219,6 @@ class Load:
         self.records: dict[str, dict[str, Any]] = {}
         self._clients = [Client(url, f"{what}{number}") for number, url in zip(range(clients), itertools.cycle(urls))]
         self._what = what
-        self._enough = threading.Event()
 
     @property
     def failures(self) -> Counter[str]:
@@ -218,19 +232,14 @@ class Load:
     @contextlib.contextmanager
     def running(self) -> Iterator["Load"]:
         """In the end every client has an answer for all it began."""
-        with ThreadPoolExecutor(len(self._clients)) as pool:
-            jobs = [pool.submit(self._work, number, client) for number, client in enumerate(self._clients)]
-            try:
-                yield self
-            finally:
-                self._enough.set()
-            for job in jobs:
-                job.result()
+        works = [partial(self._work, number, client) for number, client in enumerate(self._clients)]
+        with at_work(works):
+            yield self
 
-    def _work(self, number: int, client: Client) -> None:
+    def _work(self, number: int, client: Client, enough: threading.Event) -> None:
         with contextlib.closing(client):
             for count in itertools.count():
-                if self._enough.is_set():
+                if enough.is_set():
                     return
                 name = f"{self._what}{number}-{count}"
                 self.records[name] = client.publish(name, content_of(name))
