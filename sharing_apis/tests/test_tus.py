@@ -640,9 +640,10 @@ def test_sigkill_at_random_moments(
                     assert record.json()["sha256"] == sha256(data)
     with start_process(**place) as (_, api):
         identifier = register(api, url, sha256=sha256(data)).json()["modelIdentifier"]
+        assert identifier == 1 or "://" in place["database"]  # PostgreSQL skips that of a killed transaction
         assert api.get(f"/api/v1/model/{identifier}").content == data
         records = api.get("/api/v1/model_catalog").json()["models"]
-        assert [each["modelIdentifier"] for each in records] == [identifier]  # a killed transaction may skip one
+        assert [each["modelIdentifier"] for each in records] == [identifier]
     rows, stored = in_database(place, uploads, objects)
     assert rows == []
     if "://" not in place["store"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import Client, Server, at_work, audit_of, content_of, places, sha256
+from faults import Client, Server, at_work, audit_of, content_of, places, sha256, until
 
 ALL_BACKENDS = True
 
@@ -123,15 +123,11 @@ class Everything(Client):
         assert version.deleted or answer.content == version.data
 
 
-def eventually_collected(client: Client) -> bool:
-    """Whether versions and what only they had are gone for good, within a minute."""
-    for _ in range(120):
-        lines = client.ask("GET", "/api/v1/audit?limit=10000").json()["lines"]
-        done = {what for line in lines if line["action"] == "collect" for what in line["detail"]}
-        if {"versions", "objects"} <= done:
-            return True
-        time.sleep(0.5)
-    return False
+def collected(client: Client) -> bool:
+    """Whether versions, the objects that only they had, and bytes of the store are gone for good."""
+    lines = client.ask("GET", "/api/v1/audit?limit=10000").json()["lines"]
+    done = {what for line in lines if line["action"] == "collect" for what in line["detail"]}
+    return {"versions", "objects", "removed"} <= done
 
 
 @pytest.mark.slow
@@ -164,7 +160,7 @@ def test_two_servers_killed_in_turn_while_they_do_everything(backend: Backend, t
             if version.revisions
         }
         history = first.ask("GET", "/api/v1/aliases/turn?name=everybody").json()["aliases"]
-        assert eventually_collected(first)
+        until(lambda: collected(first), 60)
         for server in servers:
             server.stop()
     for client in clients:
