@@ -6,8 +6,9 @@ Sections are upload, download, s3, metadata, start and growth; all of them when 
 loopback and on this disk, in a folder that is gone afterwards. Ours runs as its users run it: tokens on, every upload
 and download in the audit before it is answered, synced to disk. Peers run as theirs do: MLflow's server with its
 artifact proxy (requirements/mlflow.txt, in `.venv-mlflow`), nginx with sendfile and without a log, boto3 against the
-same S3 server, versitygw. Clients cost little: sendfile, one buffer, a process of their own. Sides take turns; figures
-are medians. Nothing fails on a time.
+same S3 server, versitygw, and for uploads the barest receiver (common/barest.py), to see what the machine allows.
+Clients cost little: sendfile, one buffer, a process of their own. Sides take turns; figures are medians. Nothing fails
+on a time.
 
 PostgreSQL is that of the tests, which does not sync to disk; that counts for what is written, not for what is read.
 With `--full` 8 GiB are sent too, to see that memory stays where it is.
@@ -18,12 +19,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import random
 import re
 import shutil
-import sqlite3
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,17 +36,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from rich.table import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "sharing_apis" / "tests")]
 
-from postgres import PostgreSQL, postgresql  # noqa: E402
+from postgres import postgresql  # noqa: E402
 
 from benchmarks.common.load import Load, load  # noqa: E402
-from benchmarks.common.servers import MLFLOW, Server, mlflow, nginx, ours, run  # noqa: E402
+from benchmarks.common.records import (  # noqa: E402
+    PER_NAME,
+    by_id,
+    by_version,
+    database_of,
+    fill_mlflow,
+    fill_postgresql,
+    fill_sqlite,
+    name_of,
+    pages,
+    pages_of_name,
+)  # fmt: skip
+from benchmarks.common.servers import MLFLOW, Server, barest, mlflow, nginx, ours, run  # noqa: E402
 from benchmarks.common.tables import columns, show  # noqa: E402
 from benchmarks.common.wire import FORM, MIB, Answer, Connection, Part, form, request  # noqa: E402
 from hxmlops_sharing.audit import AuditLog, Line, verify  # noqa: E402 - the project is no installed package
@@ -57,7 +71,6 @@ MANY = 16
 SMALL = 4096
 VERSIONS = 100_000
 GROWTH = (1_000, 100_000, 1_000_000)
-PER_NAME = 100  # versions of each name
 STARTS = 5
 AUDIT_LINES = 20_000
 
@@ -123,6 +136,9 @@ def upload(bench: Bench) -> None:
             ),
             "SHA-256 alone": lambda: bench.mib / sha256_alone(bench.file()),
         }
+        bare_place = bench.place("barest")
+        bare = stack.enter_context(barest(bare_place, bench.size))
+        sides["the barest receiver"] = lambda: speed(bench, lambda path: send_bare(bare, path, bench.size), bare_place)
         if MLFLOW.exists():
             theirs = bench.place("mlflow")
             peer = stack.enter_context(mlflow(theirs))
@@ -138,6 +154,7 @@ def upload(bench: Bench) -> None:
             if side.startswith("ours")
             for other, target in (("MLflow's artifact proxy", "1.6"), ("SHA-256 alone", "0.5"))
         ]
+        ratios.append(("the barest receiver", "SHA-256 alone", ""))
         show(speeds(f"Upload of {bench.mib} MiB", figures, ratios))
 
         table = columns("Memory of our server while it receives", "what", "MiB/s", "idle MiB", "peak above", "target")
@@ -221,7 +238,11 @@ def s3(bench: Bench) -> None:
     os.environ["HXMLOPS_S3_SERVER"] = program
     from s3_server import BUCKET, running
 
-    with running(bench.place("s3")) as stored, ours(bench.place("s3-records"), settings=stored.settings) as server:
+    with contextlib.ExitStack() as stack:
+        stored = stack.enter_context(running(bench.place("s3")))
+        records = bench.place("s3-records")
+        server = stack.enter_context(ours(records, settings=stored.settings))
+        redirecting = stack.enter_context(ours(records, settings={**stored.settings, "s3_redirect": True}))
         client: Any = stored.client()
 
         def put_direct(path: Path) -> None:
@@ -249,10 +270,22 @@ def s3(bench: Bench) -> None:
                 connection.read().ok()
                 return bench.mib / (time.perf_counter() - begun)
 
+        def get_redirected() -> float:
+            begun = time.perf_counter()
+            with redirecting.connect() as connection:
+                found = urlsplit(connection.call("GET", f"/api/v1/model/by_id/{latest}").header("location"))
+            with Connection(found.port or 80) as connection:
+                connection.send("GET", f"{found.path}?{found.query}", None, {"Host": found.netloc})
+                size = connection.read().ok().size
+            if size != bench.size:
+                raise RuntimeError(f"{size} bytes came")
+            return bench.mib / (time.perf_counter() - begun)
+
         puts = bench.turns({"ours": lambda: speed(bench, put), "boto3, direct": lambda: speed(bench, put_direct)})
         ratios = [("ours", "boto3, direct", "0.7")]
         show(speeds(f"Put {bench.mib} MiB on S3", puts, ratios))
-        gets = bench.turns({"ours": get, "boto3, direct": get_direct})
+        gets = bench.turns({"ours": get, "ours, redirected to S3": get_redirected, "boto3, direct": get_direct})
+        ratios.append(("ours, redirected to S3", "boto3, direct", "0.7"))
         show(speeds(f"Get {bench.mib} MiB from S3", gets, ratios))
         table = columns("Memory of our server in front of S3", "what", "idle MiB", "peak above")
         works: dict[str, Callable[[], float]] = {"put": lambda: speed(bench, put), "get": get}
@@ -447,6 +480,16 @@ def send_tus(server: Server, path: Path, size: int) -> int:
         return record_of(answer.body)
 
 
+def send_bare(server: Server, path: Path, size: int) -> None:
+    with server.connect() as connection:
+        connection.send_body([Part(path, size)])
+        if (
+            len(connection.socket.recv(hashlib.sha256().digest_size, socket.MSG_WAITALL))
+            != hashlib.sha256().digest_size
+        ):
+            raise RuntimeError("no digest")
+
+
 def send_mlflow(server: Server, path: Path, size: int) -> None:
     with server.connect() as connection:
         connection.send(
@@ -514,86 +557,6 @@ def signed_in(server: Server) -> Server:
         if not cookies:
             raise RuntimeError(f"no session: {answer.status} {answer.body[:500]!r}")
     return replace(server, headers={"Cookie": cookies[0].decode()})
-
-
-def fill_mlflow(folder: Path, count: int) -> None:
-    """As many versions in MLflow's own tables, of the same names."""
-    series = f"""WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {count})"""  # noqa: S608
-    then = 1_767_225_600_000
-    with contextlib.closing(sqlite3.connect(folder / "db.sqlite")) as connection:
-        for statement in (
-            f"""INSERT INTO registered_models (name, creation_time, last_updated_time) {series}
-                SELECT DISTINCT 'model-' || ((n - 1) / {PER_NAME}), {then}, {then} FROM series""",  # noqa: S608
-            f"""INSERT INTO model_versions
-                (name, version, creation_time, last_updated_time, current_stage, source, storage_location, status)
-                {series} SELECT 'model-' || ((n - 1) / {PER_NAME}), (n - 1) % {PER_NAME} + 1, {then}, {then}, 'None',
-                's3://models/' || n, 's3://models/' || n, 'READY' FROM series""",  # noqa: S608
-            "ANALYZE",
-        ):
-            connection.execute(statement)
-        connection.commit()
-
-
-def by_id(numbers: Sequence[int]) -> list[str]:
-    return [f"/api/v1/model/{number}/data" for number in numbers]
-
-
-def by_version(numbers: Sequence[int]) -> list[str]:
-    return [f"/api/v1/model/{number}/data?version={version_of(number)}" for number in numbers]
-
-
-def pages(numbers: Sequence[int]) -> list[str]:
-    return [f"/api/v1/model_catalog?limit=100&after={max(number - 101, 0)}" for number in numbers]
-
-
-def pages_of_name(numbers: Sequence[int]) -> list[str]:
-    return [f"/api/v1/model_catalog?limit=100&name={name_of(number)}" for number in numbers]
-
-
-def name_of(number: int) -> str:
-    return f"model-{(number - 1) // PER_NAME}"
-
-
-def version_of(number: int) -> str:
-    return f"1.0.{(number - 1) % PER_NAME}"
-
-
-def filling(first: int, last: int, digest: str, as_json: str) -> list[str]:
-    """SQL that adds versions numbered behind `first` to `last`, with an object each."""
-    series = f"""WITH RECURSIVE series(n) AS (SELECT {first + 1} UNION ALL SELECT n + 1 FROM series WHERE n < {last}),
-        parts AS (SELECT n, (n - 1) / {PER_NAME} AS m, (n - 1) % {PER_NAME} AS v FROM series)"""  # noqa: S608 (numbers)
-    then = "'2026-01-01T00:00:00.000000Z'"
-    segments = as_json.format("""'[["objects/00/' || n || '", 4096]]'""")
-    return [
-        f"""INSERT INTO models (id, name, version, version_key, tag, sha256, upload_digest, created_at, created_by,
-            status, library, library_version, domain, parameters, characteristics, size) {series}
-            SELECT n, 'model-' || m, '1.0.' || v, '0011 0010 00' || length('' || v) || v || ' ~', 'tag',
-            {digest}, {digest}, {then}, 'benchmark', 'production', 'onnx', '1.22', 'churn',
-            '{{"trees": 100}}', '{{"accuracy": 0.9}}', 4096 FROM parts""",  # noqa: S608 (numbers and our own words)
-        f"""INSERT INTO objects (sha256, size, segments, created_at) {series}
-            SELECT {digest}, 4096, {segments}, {then} FROM parts""",  # noqa: S608
-    ]
-
-
-def fill_sqlite(path: Path, first: int, last: int) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        for statement in filling(first, last, "printf('sha256:%064d', n)", "{}"):
-            connection.execute(statement)
-        connection.execute("ANALYZE")
-        connection.commit()
-
-
-def fill_postgresql(postgres: PostgreSQL, settings: Mapping[str, Any], first: int, last: int) -> None:
-    for statement in (
-        *filling(first, last, "'sha256:' || lpad('' || n, 64, '0')", "CAST({} AS json)"),
-        "SELECT setval(pg_get_serial_sequence('models', 'id'), (SELECT max(id) FROM models))",
-        "VACUUM ANALYZE",
-    ):
-        postgres.sql(statement, database_of(settings))
-
-
-def database_of(settings: Mapping[str, Any]) -> str:
-    return str(settings["database"]).rpartition("/")[2]
 
 
 async def audit_rates(settings: Mapping[str, Any]) -> dict[str, float]:
@@ -697,7 +660,7 @@ def speeds(title: str, figures: Mapping[str, Sequence[float]], ratios: Sequence[
         for side, other, target in ratios:
             if side == name and other in figures:
                 times = statistics.median(each) / statistics.median(figures[other])
-                cells.append(f"{times:.2f} x {other} (target >= {target})")
+                cells.append(f"{times:.2f} x {other}" + (f" (target >= {target})" if target else ""))
         table.add_row(name, spread(each), "; ".join(cells))
     return table
 

@@ -47,7 +47,8 @@ class Part:
 
 def request(method: str, path: str, headers: Mapping[str, str], length: int | None = None) -> bytes:
     """A request's head."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
+    named = {"Host": "127.0.0.1"} | dict(headers)
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
     if length is not None:
         lines.append(f"Content-Length: {length}")
     return "\r\n".join([*lines, "", ""]).encode()
@@ -103,7 +104,11 @@ class Connection:
         if body is not None:
             length = sum(piece.size * piece.times if isinstance(piece, Part) else len(piece) for piece in body)
         self.socket.sendall(request(method, path, named, length))
-        for piece in body or []:
+        self.send_body(body or [])
+
+    def send_body(self, body: Sequence[bytes | memoryview | Part]) -> None:
+        """Send these bytes and nothing else."""
+        for piece in body:
             if isinstance(piece, Part):
                 with piece.path.open("rb") as file:
                     self._send_file(file, piece)
