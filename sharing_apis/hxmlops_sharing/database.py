@@ -26,6 +26,8 @@ BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 COMMAND_TIMEOUT_S = 60
 CONNECTIONS = 10
+SQLITE_CACHE = "PRAGMA cache_size = -256"
+"""KiB of pages that each connection keeps: with 2,000, SQLite's own, it is as fast, and many connections hold much."""
 WRITER_LOCK = 0x68786D6C  # of PostgreSQL's advisory locks, within one database
 
 
@@ -201,6 +203,7 @@ def _numbered(statement: str) -> str:
 
 def _reader(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    connection.execute(SQLITE_CACHE)
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -278,6 +281,7 @@ def _name(settings: Settings) -> str:
 def _prepare_connection(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(SQLITE_CACHE)
     cursor.execute("PRAGMA synchronous = FULL")  # what was answered survives a power cut
     cursor.close()
 
