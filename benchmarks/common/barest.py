@@ -10,45 +10,52 @@ import hashlib
 import os
 import socket
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-BLOCK = 1 << 20
+BLOCK, BLOCKS = 1 << 20, 16
 DROPPED = 32 << 20
 
 
-def receive(client: socket.socket, file: int, size: int, pool: ThreadPoolExecutor) -> bytes:
+def receive(client: socket.socket, file: int, size: int, hashing: Executor, writing: Executor) -> bytes:
     """Digest of the bytes, which are in the file and synced. ConnectionError when the client hangs up before."""
-    digest, got, dropped = hashlib.sha256(), 0, 0
-    buffers, under_way = [memoryview(bytearray(BLOCK)) for _ in range(2)], list[Future[object]]()
+    digest, got = hashlib.sha256(), 0
+    buffers = deque((memoryview(bytearray(BLOCK)), list[Future[None]]()) for _ in range(BLOCKS))
     while got < size:
-        buffer, filled = buffers[0], 0
+        buffer, under_way = buffers.popleft()
+        for each in under_way:
+            each.result()
+        filled = 0
         while filled < min(BLOCK, size - got):
             count = client.recv_into(buffer[filled : size - got])
             if not count:
                 raise ConnectionError(f"hung up after {got + filled} bytes")
             filled += count
+        block = buffer[:filled]
+        buffers.append((buffer, [hashing.submit(digest.update, block), writing.submit(write, file, block, got)]))
+        got += filled
+    for _, under_way in buffers:
         for each in under_way:
             each.result()
-        under_way = [pool.submit(digest.update, buffer[:filled]), pool.submit(os.write, file, buffer[:filled])]
-        buffers.reverse()
-        got += filled
-        if got - dropped >= DROPPED:  # as our server does: its disk writes while more comes
-            os.posix_fadvise(file, dropped, got - dropped, os.POSIX_FADV_DONTNEED)
-            dropped = got
-    for each in under_way:
-        each.result()
     os.fsync(file)
     return digest.digest()
 
 
+def write(file: int, block: memoryview, offset: int) -> None:
+    os.pwrite(file, block, offset)
+    if (offset + BLOCK) % DROPPED == 0:  # as our server does: Linux begins to write what it is told that nobody needs
+        os.posix_fadvise(file, offset + BLOCK - DROPPED, DROPPED, os.POSIX_FADV_DONTNEED)
+
+
 def main() -> None:
     path, size = sys.argv[1], int(sys.argv[2])
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool:
+    one, other = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    with socket.create_server(("127.0.0.1", 0)) as listener, one, other:
         print(listener.getsockname()[1], flush=True)
         while True:
             with listener.accept()[0] as client:
                 file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                client.sendall(receive(client, file, size, pool))
+                client.sendall(receive(client, file, size, one, other))
                 os.close(file)
 
 
