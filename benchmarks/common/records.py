@@ -1,16 +1,16 @@
 """Many records, made in the tables themselves, and the paths under which clients ask for them."""
 
+from __future__ import annotations
+
 import contextlib
 import sqlite3
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT / "sharing_apis" / "tests")]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-from postgres import PostgreSQL  # noqa: E402
+    from postgres import PostgreSQL
 
 PER_NAME = 100  # versions of each name
 

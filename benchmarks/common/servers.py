@@ -159,12 +159,12 @@ def nginx(program: str, folder: Path, served: Path) -> Iterator[Server]:
 def barest(folder: Path, size: int) -> Iterator[Server]:
     """The barest receiver of `size` bytes at a time, into a file of the folder."""
     command = [sys.executable, str(Path(__file__).with_name("barest.py")), str(folder / "received"), str(size)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    try:
-        said = process.stdout.readline() if process.stdout else b""
-        yield Server(process, int(said), {})
-    finally:
-        end(process)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            said = process.stdout.readline() if process.stdout else b""
+            yield Server(process, int(said), {})
+        finally:
+            end(process)
 
 
 def end(process: subprocess.Popen[bytes], *, group: bool = False) -> None:

@@ -368,3 +368,33 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         if time.monotonic() > end:
             raise TimeoutError
         time.sleep(0.01)
+
+
+def given_of(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def upload(api: httpx.Client, data: bytes = b"bytes", version: str = "1") -> httpx.Response:
+    return api.post("/api/v1/model", data={"name": "churn", "version": version}, files={"file": data})
+
+
+def begin_upload(api: httpx.Client) -> socket.socket:
+    """Send half an upload of 8 MiB; the server waits for the rest."""
+    connection = socket.create_connection((api.base_url.host, api.base_url.port or 80))
+    connection.settimeout(60)
+    connection.sendall(
+        b"POST /api/v1/model?name=churn&version=1 HTTP/1.1\r\nHost: a\r\n"
+        b"Content-Type: application/octet-stream\r\nContent-Length: 8388608\r\n\r\n" + b"x" * 4 * MIB
+    )
+    return connection
+
+
+def status_of(connection: socket.socket) -> int:
+    return int(connection.recv(4096).split()[1])
+
+
+def assert_nothing_is_there(api: httpx.Client, settings: Settings) -> None:
+    if not settings.on_s3:
+        until(lambda: not files_of(Path(settings.store)))
+    assert api.get("/api/v1/model_catalog").status_code == 404
+    assert audit_of(settings).rows == []

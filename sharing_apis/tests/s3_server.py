@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.client import BaseClient
 from botocore.config import Config
 
 PROGRAM = os.environ.get("HXMLOPS_S3_SERVER", "")
+on_s3 = pytest.mark.skipif(not PROGRAM, reason="HXMLOPS_S3_SERVER names no S3 server")
 BUCKET = "artifacts"
 REGION = "eu-test-1"
 

@@ -2,14 +2,10 @@
 
 import asyncio
 import contextlib
-import errno
-import itertools
 import os
 import random
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit
 from typing import Any
 
 import httpx2 as httpx
@@ -33,17 +28,21 @@ from faults import (
     Client,
     Load,
     Server,
+    assert_nothing_is_there,
     audit_of,
+    begin_upload,
     environment,
     files_of,
+    given_of,
     look_at,
     places,
     sha256,
+    status_of,
     stored,
     until,
+    upload,
 )
 from postgres import PostgreSQL
-from s3_server import PROGRAM, S3Server, running
 from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -53,7 +52,6 @@ from hxmlops_sharing import collect, database
 from hxmlops_sharing.access import EVERYONE
 from hxmlops_sharing.database import Database
 from hxmlops_sharing.deliveries import verify_receipt
-from hxmlops_sharing.folder_store import FileWriter
 from hxmlops_sharing.registry import Registry
 from hxmlops_sharing.service import Service
 from hxmlops_sharing.settings import Settings, read_settings
@@ -65,7 +63,6 @@ type Start = Callable[..., AbstractContextManager[httpx.Client]]
 type Backend = Callable[[], dict[str, Any]]
 
 KILLS = 20
-on_s3 = pytest.mark.skipif(not PROGRAM, reason="HXMLOPS_S3_SERVER names no S3 server")
 FORM_WITHOUT_END = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx'
 
 
@@ -81,39 +78,9 @@ def api(start: Start, settings: Settings) -> Iterator[httpx.Client]:
         yield client
 
 
-def given_of(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.model_fields_set}
-
-
-def upload(api: httpx.Client, data: bytes = b"bytes", version: str = "1") -> httpx.Response:
-    return api.post("/api/v1/model", data={"name": "churn", "version": version}, files={"file": data})
-
-
-def begin_upload(api: httpx.Client) -> socket.socket:
-    """Send half an upload of 8 MiB; the server waits for the rest."""
-    connection = socket.create_connection((api.base_url.host, api.base_url.port or 80))
-    connection.settimeout(60)
-    connection.sendall(
-        b"POST /api/v1/model?name=churn&version=1 HTTP/1.1\r\nHost: a\r\n"
-        b"Content-Type: application/octet-stream\r\nContent-Length: 8388608\r\n\r\n" + b"x" * 4 * MIB
-    )
-    return connection
-
-
-def status_of(connection: socket.socket) -> int:
-    return int(connection.recv(4096).split()[1])
-
-
 def writes(settings: Settings) -> Callable[[], object]:
     """Whether the store has something of an upload already (S3 shows nothing before its end)."""
     return lambda: settings.on_s3 or files_of(Path(settings.store))
-
-
-def assert_nothing_is_there(api: httpx.Client, settings: Settings) -> None:
-    if not settings.on_s3:
-        until(lambda: not files_of(Path(settings.store)))
-    assert api.get("/api/v1/model_catalog").status_code == 404
-    assert audit_of(settings).rows == []
 
 
 def in_service[T](settings: Settings, work: Callable[[Service], Any]) -> Any:
@@ -498,111 +465,6 @@ def test_the_bytes_go_when_the_record_cannot_be_written(
     assert api.get(f"/api/v1/model/{identifier}").content == b"bytes"
 
 
-# The disk full
-
-
-def test_a_limit_of_files_is_507_and_the_server_goes_on(tmp_path: Path) -> None:
-    settings = places(tmp_path)
-    server = Server(settings, tmp_path / "log")
-    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
-        pid = server.process.pid
-        assert pid is not None
-        prlimit(pid, RLIMIT_FSIZE, (2 * MIB, RLIM_INFINITY))  # no file may grow beyond
-        answer = upload(api, b"x" * 4 * MIB)
-        assert answer.status_code == 507
-        assert answer.json()["detail"] == "no room left for this upload: tell the owner of this server"
-        assert files_of(Path(settings.store)) == {}
-        location = api.post("/api/v1/files", headers=TUS | {"Upload-Length": str(4 * MIB)}).headers["Location"]
-        headers = BYTES | {"Upload-Offset": "0"}
-        assert api.patch(location, content=b"x" * 4 * MIB, headers=headers).status_code == 507
-        assert api.head(location, headers=TUS).headers["Upload-Offset"] == "0"
-        assert files_of(Path(settings.store)) == {}
-        prlimit(pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
-        assert upload(api, b"x" * 4 * MIB).status_code == 200
-        assert api.patch(location, content=b"x" * 4 * MIB, headers=headers).status_code == 204
-        server.stop()
-    assert audit_of(settings).uploads == 1
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounting = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False, capture_output=True
-    )
-    if mounting.returncode:
-        pytest.skip("this user may not mount")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["/bin/umount", disk], check=True)
-
-
-def test_a_full_disk_of_the_store(small_disk: Path, tmp_path: Path) -> None:
-    settings = places(tmp_path, store=str(small_disk / "store"))
-    server = Server(settings, tmp_path / "log")
-    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
-        assert upload(api, b"a" * 3 * MIB, version="1").status_code == 200
-        for data in (b"b" * 6 * MIB, b"c" * 20 * MIB):
-            answer = upload(api, data, version="2")
-            assert (answer.status_code, answer.json()["type"]) == (507, "urn:hxmlops:problem:storage-full")
-        assert list(files_of(Path(settings.store)).values()) == [3 * MIB]
-        with ThreadPoolExecutor() as pool:  # together they are too many
-            answers = list(pool.map(lambda number: upload(api, bytes([number]) * 3 * MIB, f"3.{number}"), range(4)))
-        assert {answer.status_code for answer in answers} <= {200, 507}
-        assert sum(answer.status_code == 200 for answer in answers) <= 1
-        kept = api.get("/api/v1/model/1", params={"version": "1"})  # without it the latest, if one found room
-        assert kept.content == b"a" * 3 * MIB
-        server.stop()
-    assert len(audit_of(settings).live) == 1 + sum(answer.status_code == 200 for answer in answers)
-
-
-def test_a_full_disk_of_the_database(small_disk: Path, tmp_path: Path) -> None:
-    """Nothing is registered, nor handed over without a line in the audit; when there is room again all goes on."""
-    settings = places(tmp_path, database=str(small_disk / "records.sqlite"))
-    server = Server(settings, tmp_path / "log")
-    with server, httpx.Client(base_url=server.url, timeout=60, verify=False) as api:
-        assert upload(api, version="1").status_code == 200
-        filler = small_disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
-        statuses = []
-        for number in range(40):
-            large = {"name": "churn", "version": f"2.{number}", "parameters": '{"a": "%s"}' % ("x" * 100_000)}
-            answer = api.post("/api/v1/model", data=large, files={"file": b"%d" % number})
-            statuses.append(answer.status_code)
-        assert set(statuses) <= {200, 507}
-        assert statuses[-1] == 507
-        assert api.get("/live").status_code == 200
-        filler.unlink()
-        client = Client(server.url, "room")
-        assert client.ask("GET", "/api/v1/model/1?version=1").content == b"bytes"
-        assert upload(api, version="3").status_code == 200
-        client.close()
-        server.stop()
-    assert len(audit_of(settings).live) == 2 + statuses.count(200)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_no_space_while_writing(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    blocks = itertools.count()
-    append = FileWriter._append
-
-    def fail(self: FileWriter, block: bytes) -> None:
-        if next(blocks) == 2:
-            raise OSError(number, os.strerror(number))
-        append(self, block)
-
-    settings = places(tmp_path)
-    with start(**given_of(settings)) as api:
-        monkeypatch.setattr(FileWriter, "_append", fail)
-        assert upload(api, b"x" * 4 * MIB).status_code == 507
-        assert_nothing_is_there(api, settings)
-
-
 # Bytes lost, equal bytes, bytes that come and go
 
 
@@ -785,143 +647,3 @@ def test_what_expires_does_so_by_the_clock(tmp_path: Path, start: Start, clock: 
             clock(hours)
             assert api.get("/api/v1/model_catalog").status_code == catalogue, hours
             assert api.head(location, headers=TUS).status_code == file, hours
-
-
-# S3 gone, slow, wrong
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Iterator[S3Server]:
-    with running(tmp_path / "s3") as server:
-        yield server
-
-
-@on_s3
-def test_an_s3_server_killed_at_random_moments(bucket: S3Server, tmp_path: Path) -> None:
-    settings = places(tmp_path, **bucket.settings)
-    server = Server(settings, tmp_path / "log")
-    moments = random.Random(24)  # noqa: S311 (moments)
-    with server:
-        with Load([server.url], clients=4, what="s3").running() as load:
-            for _ in range(5):
-                time.sleep(moments.uniform(0.2, 0.6))
-                bucket.kill()
-                time.sleep(moments.uniform(0, 0.3))
-                bucket.start()
-        server.stop()
-    assert audit_of(settings).live == load.answered
-
-
-@on_s3
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_an_s3_server_gone_and_back(bucket: S3Server, tmp_path: Path) -> None:
-    settings = places(tmp_path, **bucket.settings)
-    server = Server(settings, tmp_path / "log")
-    with server, httpx.Client(base_url=server.url, timeout=150, verify=False) as api:
-        assert upload(api, b"a" * MIB, version="0").status_code == 200
-        with begin_upload(api) as connection:
-            connection.settimeout(150)
-            bucket.kill()
-            connection.sendall(b"x" * 4 * MIB)
-            assert status_of(connection) == 503
-        assert api.get("/api/v1/model/1").status_code == api.get("/ready").status_code == 503
-        assert api.get("/api/v1/model/1/data").status_code == api.get("/live").status_code == 200
-        bucket.start()
-        client = Client(server.url, "back")
-        assert client.ask("GET", "/api/v1/model/1").content == b"a" * MIB
-        client.ask("GET", "/ready")
-        client.close()
-        assert upload(api, b"y" * 8 * MIB).status_code == 200
-        server.stop()
-    assert set(audit_of(settings).live.values()) == {sha256(b"a" * MIB), sha256(b"y" * 8 * MIB)}
-
-
-class Line:
-    """A line to a server, which slows down, breaks off answers, or answers by itself that it has no time."""
-
-    def __init__(self, port: int, seed: int) -> None:
-        self._port = port
-        self._chance = random.Random(seed)  # noqa: S311 (faults)
-        self.faults = 0.0
-        """How many of the connections and blocks go wrong."""
-        self.cuts = self.refusals = 0
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[str]:
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._carry, "127.0.0.1", 0), loop).result()
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            asyncio.run_coroutine_threadsafe(self._end(server), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-    async def _end(self, server: asyncio.Server) -> None:
-        server.close()
-        carrying = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in carrying:
-            task.cancel()
-        await asyncio.gather(*carrying, return_exceptions=True)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._chance.random() < 2 * self.faults:
-            self.refusals += 1
-            await reader.read(1 << 16)
-            body = b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
-            writer.write(
-                b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-            )
-            writer.close()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        pipes = [
-            asyncio.create_task(self._pipe(reader, far_writer)),
-            asyncio.create_task(self._pipe(far_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (writer, far_writer):
-                each.transport.abort()
-            await asyncio.wait(pipes)
-
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(1 << 16):
-                if self._chance.random() < self.faults:
-                    await asyncio.sleep(0.1)
-                if self._chance.random() < self.faults / 3:
-                    self.cuts += 1
-                    sink.write(data[: len(data) // 2])
-                    await sink.drain()
-                    return
-                sink.write(data)
-                await sink.drain()
-
-
-@on_s3
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_a_bad_line_to_s3(bucket: S3Server, tmp_path: Path) -> None:
-    """Slow, broken off in the middle of bodies, refused: what is answered is right, what is not is not there."""
-    line = Line(bucket.port, 25)
-    with line.serving() as url:
-        settings = places(tmp_path, **bucket.settings | {"s3_endpoint": url})
-        server = Server(settings, tmp_path / "log")
-        with server:
-            with Load([server.url], clients=4, what="bad").running() as load:
-                for faults in (0.02, 0.1, 0.2):
-                    line.faults = faults
-                    time.sleep(3)
-                line.faults = 0
-            server.stop()
-        assert line.cuts > 20
-        assert line.refusals > 5
-        assert len(load.records) > 10
-        assert audit_of(settings).live == load.answered

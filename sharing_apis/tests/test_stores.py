@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 import s3_server
 from certificates import make_certificates
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, S3Server, on_s3
 
 from hxmlops_sharing import s3_store
 from hxmlops_sharing.folder_store import FolderStore
@@ -24,7 +24,6 @@ from hxmlops_sharing.settings import Settings
 from hxmlops_sharing.store import BLOCK, Segment, Store, StoreError, StoreUnavailable, Writer
 
 pytestmark = pytest.mark.anyio
-on_s3 = pytest.mark.skipif(not s3_server.PROGRAM, reason="HXMLOPS_S3_SERVER names no S3 server")
 
 MIB = 1 << 20
 SOME = random.Random(7).randbytes(24 * MIB + 3)  # noqa: S311 - test data

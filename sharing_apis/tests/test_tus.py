@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from faults import BYTES, MIB, TUS, files_of, sha256, until
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
@@ -39,12 +40,9 @@ type Start = Callable[..., AbstractContextManager[httpx.Client]]
 type StartProcess = Callable[..., AbstractContextManager[tuple[subprocess.Popen[bytes], httpx.Client]]]
 type Backend = Callable[[], dict[str, Any]]
 
-MIB = 1 << 20
 FILES = "/api/v1/files"
-TUS = {"Tus-Resumable": "1.0.0"}
 BUFFERED = 256 << 10
 """Bytes that the HTTP server may hold and lose when a connection breaks."""
-BYTES = {"Content-Type": "application/offset+octet-stream"}
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def create(api: httpx.Client, size: int, **headers: str) -> str:
 
 
 def patch(api: httpx.Client, url: str, offset: int, data: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
-    return api.patch(url, content=data, headers=TUS | BYTES | {"Upload-Offset": str(offset)} | headers)
+    return api.patch(url, content=data, headers=BYTES | {"Upload-Offset": str(offset)} | headers)
 
 
 def offset(api: httpx.Client, url: str) -> int:
@@ -114,10 +112,6 @@ def register(api: httpx.Client, url: str, version: str = "1", **more: Any) -> ht
     return api.post("/api/v1/model", json={"name": "churn", "version": version, "file": url, **more})
 
 
-def sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def in_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -140,14 +134,6 @@ def begin_patch(api: httpx.Client, url: str, offset: int, data: bytes, length: i
 def status_of(connection: socket.socket) -> int:
     connection.settimeout(30)
     return int(connection.recv(1000).split()[1])
-
-
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def in_database(place: dict[str, Any], *tables: Any) -> list[list[Any]]:
@@ -202,7 +188,7 @@ def test_a_file_in_three_requests(api: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", [FILES, FILES + "/"])
 def test_creation_with_upload(api: httpx.Client, path: str) -> None:
-    headers = TUS | BYTES | {"Upload-Length": "10"} | checksum("sha1", b"abcd")
+    headers = BYTES | {"Upload-Length": "10"} | checksum("sha1", b"abcd")
     answer = api.post(path, content=b"abcd", headers=headers)
     assert (answer.status_code, answer.headers["Upload-Offset"]) == (201, "4")
     assert "Upload-Expires" in answer.headers
@@ -222,7 +208,7 @@ def test_an_empty_file(api: httpx.Client) -> None:
 
 def headers_of(**headers: str | None) -> dict[str, str]:
     """Those of a good PATCH at offset 4, changed; None takes one away."""
-    good = TUS | BYTES | {"Upload-Offset": "4"}
+    good = BYTES | {"Upload-Offset": "4"}
     changed = good | {name.replace("_", "-"): value for name, value in headers.items()}
     return {name: value for name, value in changed.items() if value is not None}
 
@@ -600,14 +586,6 @@ def test_a_request_cancelled_at_the_server_s_end_is_recorded(api: httpx.Client, 
     assert offset(api, url) == 4
 
 
-def segment_files(folder: Path) -> dict[str, int]:
-    return {
-        path.relative_to(folder / "store").as_posix(): path.stat().st_size
-        for path in (folder / "store" / "objects").rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_sigkill_at_random_moments(
@@ -647,7 +625,7 @@ def test_sigkill_at_random_moments(
     rows, stored = in_database(place, uploads, objects)
     assert rows == []
     if "://" not in place["store"]:
-        there = segment_files(tmp_path)
+        there = files_of(tmp_path / "store")
         assert all(there[location] == size for location, size in stored[0].segments)
 
 
@@ -687,7 +665,7 @@ def test_two_servers_on_one_database_and_store(
             assert one.get("/api/v1/model/1").content == expected
     [[row]] = in_database(place, objects)
     if "://" not in place["store"]:
-        assert segment_files(tmp_path) == dict(row.segments)
+        assert files_of(tmp_path / "store") == dict(row.segments)
 
 
 @pytest.mark.slow
@@ -704,7 +682,7 @@ def test_memory_is_flat(place: dict[str, Any], start_process: StartProcess) -> N
             answer = api.patch(
                 url,
                 content=(block for _ in range(128)),
-                headers=TUS | BYTES | {"Upload-Offset": str(place_)},
+                headers=BYTES | {"Upload-Offset": str(place_)},
                 timeout=60,
             )
             assert answer.status_code == 204
