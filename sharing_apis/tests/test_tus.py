@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -543,6 +544,38 @@ def test_hashes_are_built_again_by_another_server(serve: Start, monkeypatch: pyt
     with serve(kind=kind) as api:
         answer = patch(api, url, 2 * MIB, data[2 * MIB :])
         assert answer.headers["Repr-Digest"] == f"sha-256=:{in_base64(hashlib.sha256(data).digest())}:"
+
+
+@pytest.mark.timeout(60)  # pytest's own: a server that spins hears of no other
+def test_hashes_asked_for_in_the_moment_that_reading_back_ends(
+    api: httpx.Client, place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is behind what is asked for: the rest is read."""
+    monkeypatch.setattr(files, "SEGMENT", 1000)
+    data = os.urandom(3000)
+    url = create(api, len(data))
+    patch(api, url, 0, data[:2000])
+    patch(api, url, 2000, data[2000:])
+
+    async def run() -> None:
+        async with Service.open(settings_of(place)) as service:
+            whole = replace(await service.files.find(url[-32:], EVERYONE), sha256=None)
+            behind = replace(whole, received=2000, segments=whole.segments[:1])
+            ended = asyncio.get_running_loop().create_future()
+            read = service.store.read
+
+            async def reading(*place: Any) -> AsyncIterator[bytes]:
+                async for block in read(*place):
+                    yield block
+                if not ended.done():
+                    ended.set_result(None)
+
+            monkeypatch.setattr(service.store, "read", reading)
+            assert await service.files.hashes_of(behind) is None
+            await ended
+            assert (await service.files.hashed(whole)).sha256 == sha256(data)
+
+    asyncio.run(run())
 
 
 def test_a_complete_file_that_nobody_hashed(serve: Start, monkeypatch: pytest.MonkeyPatch) -> None:
