@@ -44,7 +44,7 @@ unit:
 test-cluster: .venv/.test ## roles and charts on real Kubernetes, sharing APIs on S3, their page in a browser (needs Go, root)
 	@command -v chromedriver > /dev/null || apt-get install -qq -y chromium chromium-driver > /dev/null
 	@HXMLOPS_S3_SERVER=$$(tests/cluster/tools/build | sed -n 's/^versitygw=//p')/versitygw \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile -q tests/cluster tests/services sharing_apis/tests
+	  $(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow tests/cluster tests/services sharing_apis/tests
 
 charts: .venv/.test ## put what all charts have in common (charts/library of the collection) into each
 	@$(BIN)/python tests/charts/pack.py

@@ -19,7 +19,7 @@ import pytest
 import structlog
 import uvloop
 from postgres import PostgreSQL, postgresql
-from s3_server import PROGRAM, s3_server
+from s3_server import PROGRAM, on_s3, s3_server
 
 from hxmlops_sharing.app import create_app
 from hxmlops_sharing.database import Database
@@ -153,6 +153,14 @@ def start_in(model_host: Host, dataset_host: Host) -> Start:
     """Starts an API over a folder, with settings by keyword; Model Sharing unless `kind` says otherwise."""
     hosts = {"model": model_host, "dataset": dataset_host}
     return lambda folder, **given: hosts[given.get("kind", "model")].open(folder, **given)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the S3 server is slow: `make test` has none."""
+    for item in items:
+        if on_s3.mark in item.iter_markers():
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

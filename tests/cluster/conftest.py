@@ -20,6 +20,13 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     return None if any(path.is_relative_to(HERE) for path in asked) else True
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Build the programs before any test's time runs; end as by Ctrl-C, with the clusters, when told to end."""
     if not session.config.option.collectonly:

@@ -12,3 +12,10 @@ HERE = Path(__file__).parent
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     return None if any(path.is_relative_to(HERE) for path in asked) else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.slow)
