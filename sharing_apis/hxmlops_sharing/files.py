@@ -274,27 +274,30 @@ class Files:
         return state.copy()
 
     def _read_on(self, file: File) -> asyncio.Task[Hashes]:
+        async def read() -> Hashes:
+            try:
+                return await self._read(file)
+            finally:  # and not in a callback: who asks before that runs would find the ended task for ever
+                del self._reading[file.id]
+
         task = self._reading.get(file.id)
         if task is None:
-            task = self._reading[file.id] = asyncio.create_task(self._read(file))
+            task = self._reading[file.id] = asyncio.create_task(read())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     async def _read(self, file: File) -> Hashes:
         """Hash what is recorded and has not gone through this process, or too long ago."""
-        try:
-            state = self._states.get(file.id) or Hashes(with_crc32=self._with_crc32)
-            state, place = state.copy(), 0
-            for segment in file.segments:
-                start = max(state.size - place, 0)
-                if start < segment.size:
-                    async for block in self._receiver.store.read(segment.location, start, segment.size):
-                        await asyncio.get_running_loop().run_in_executor(None, state.update, block)
-                    self._remember(file.id, state)
-                place += segment.size
-            return state
-        finally:
-            del self._reading[file.id]  # not in a callback: who asks before it runs would find the ended task for ever
+        state = self._states.get(file.id) or Hashes(with_crc32=self._with_crc32)
+        state, place = state.copy(), 0
+        for segment in file.segments:
+            start = max(state.size - place, 0)
+            if start < segment.size:
+                async for block in self._receiver.store.read(segment.location, start, segment.size):
+                    await asyncio.get_running_loop().run_in_executor(None, state.update, block)
+                self._remember(file.id, state)
+            place += segment.size
+        return state
 
     def _remember(self, identifier: str, state: Hashes) -> None:
         known = self._states.get(identifier)

@@ -216,6 +216,12 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.fixture
+def place(tmp_path: Path, backend: Backend) -> dict[str, Any]:
+    """Settings that say where everything is."""
+    return {"database": str(tmp_path / "records.sqlite"), "store": str(tmp_path / "store")} | backend()
+
+
+@pytest.fixture
 def start(start_in: Start, tmp_path: Path, backend: Backend) -> Start:
     """Starts an API over the test's folder, or another backend, with settings by keyword."""
     settings = backend()

@@ -1,18 +1,13 @@
 """Resumable uploads: the protocol as tus.io has it, and that nothing that was received is lost."""
 
 import asyncio
-import base64
-import contextlib
 import hashlib
 import json
 import os
-import random
 import re
 import secrets
-import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -23,16 +18,28 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from faults import BYTES, MIB, TUS, files_of, sha256, until
+from faults import BYTES, MIB, TUS, sha256, status_of, until
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from tus_client import (
+    FILES,
+    begin_patch,
+    checksum,
+    create,
+    in_base64,
+    in_database,
+    offset,
+    patch,
+    register,
+    resume,
+    settings_of,
+    upload,
+)
 
 from hxmlops_sharing import files
 from hxmlops_sharing.access import EVERYONE
 from hxmlops_sharing.collect import collect
 from hxmlops_sharing.service import Service
-from hxmlops_sharing.settings import Settings, read_settings
 from hxmlops_sharing.tables import audit, garbage, objects, uploads
 
 ALL_BACKENDS = True
@@ -41,15 +48,8 @@ type Start = Callable[..., AbstractContextManager[httpx.Client]]
 type StartProcess = Callable[..., AbstractContextManager[tuple[subprocess.Popen[bytes], httpx.Client]]]
 type Backend = Callable[[], dict[str, Any]]
 
-FILES = "/api/v1/files"
 BUFFERED = 256 << 10
 """Bytes that the HTTP server may hold and lose when a connection breaks."""
-
-
-@pytest.fixture
-def place(tmp_path: Path, backend: Backend) -> dict[str, Any]:
-    """Settings that say where everything is."""
-    return {"database": str(tmp_path / "records.sqlite"), "store": str(tmp_path / "store")} | backend()
 
 
 @pytest.fixture
@@ -62,98 +62,6 @@ def serve(start_in: Start, tmp_path: Path, place: dict[str, Any]) -> Start:
 def api(serve: Start) -> Iterator[httpx.Client]:
     with serve() as client:
         yield client
-
-
-def create(api: httpx.Client, size: int, **headers: str) -> str:
-    answer = api.post(FILES, headers=TUS | {"Upload-Length": str(size)} | headers)
-    assert answer.status_code == 201, answer.text
-    return answer.headers["Location"]
-
-
-def patch(api: httpx.Client, url: str, offset: int, data: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
-    return api.patch(url, content=data, headers=BYTES | {"Upload-Offset": str(offset)} | headers)
-
-
-def offset(api: httpx.Client, url: str) -> int:
-    answer = api.head(url, headers=TUS)
-    assert answer.status_code == 200
-    return int(answer.headers["Upload-Offset"])
-
-
-def upload(api: httpx.Client, data: bytes) -> str:
-    """A file that is all there."""
-    url = create(api, len(data))
-    assert patch(api, url, 0, data).status_code == 204
-    return url
-
-
-def resume(
-    api: httpx.Client,
-    url: str,
-    data: bytes,
-    size: int,
-    *,
-    in_chunks: bool = False,
-    checked: bool = False,
-    headers: dict[str, str] | None = None,
-) -> httpx.Response:
-    """Send `size` bytes more, as a client does whose connection broke: the server may not know of that yet."""
-    for _ in range(1000):
-        place = offset(api, url)
-        piece = data[place : place + size]
-        more = checksum("sha256", piece) if checked else headers or {}
-        answer = patch(api, url, place, iter([piece[:7], piece[7:]]) if in_chunks else piece, **more)
-        if answer.status_code not in (409, 423):
-            return answer
-        time.sleep(0.01)
-    raise TimeoutError
-
-
-def register(api: httpx.Client, url: str, version: str = "1", **more: Any) -> httpx.Response:
-    return api.post("/api/v1/model", json={"name": "churn", "version": version, "file": url, **more})
-
-
-def in_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def checksum(algorithm: str, data: bytes) -> dict[str, str]:
-    return {"Upload-Checksum": f"{algorithm} {in_base64(hashlib.new(algorithm, data).digest())}"}
-
-
-def begin_patch(api: httpx.Client, url: str, offset: int, data: bytes, length: int, more: str = "") -> socket.socket:
-    """Begin a PATCH of `length` bytes with `data`; the server waits for the rest."""
-    connection = socket.create_connection((api.base_url.host, api.base_url.port or 80))
-    connection.sendall(
-        f"PATCH {url} HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n{more}"
-        f"Content-Type: application/offset+octet-stream\r\nContent-Length: {length}\r\n\r\n".encode()
-        + data
-    )
-    return connection
-
-
-def status_of(connection: socket.socket) -> int:
-    connection.settimeout(30)
-    return int(connection.recv(1000).split()[1])
-
-
-def in_database(place: dict[str, Any], *tables: Any) -> list[list[Any]]:
-    """All rows of these tables."""
-    from hxmlops_sharing.database import Database
-
-    async def read() -> list[list[Any]]:
-        database = Database(settings_of(place))
-        try:
-            async with database.read() as connection:
-                return [list(await connection.execute(select(table))) for table in tables]
-        finally:
-            await database.close()
-
-    return asyncio.run(read())
-
-
-def settings_of(place: dict[str, Any]) -> Settings:
-    return read_settings(kind="model", auth="none", port=0, **place)
 
 
 def test_what_the_server_can(api: httpx.Client) -> None:
@@ -617,110 +525,6 @@ def test_a_request_cancelled_at_the_server_s_end_is_recorded(api: httpx.Client, 
 
     asyncio.run(run())
     assert offset(api, url) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_sigkill_at_random_moments(
-    tmp_path: Path, place: dict[str, Any], start_process: StartProcess, seed: int
-) -> None:
-    """What was recorded is there afterwards, what was answered was recorded, and the file comes out whole."""
-    chance = random.Random(seed)  # noqa: S311 (no secret)
-    data = chance.randbytes(24 * MIB)
-    url, place_, kills = "", 0, 0
-    while place_ < len(data):
-        with start_process(**place) as (process, api):
-            if not url:
-                url = create(api, len(data))
-            else:
-                now = offset(api, url)
-                assert now >= place_
-                place_ = now
-            if kills < 5:
-                kills += 1
-                threading.Timer(chance.uniform(0, 0.3), process.send_signal, [signal.SIGKILL]).start()
-            with contextlib.suppress(httpx.TransportError):
-                while place_ < len(data):
-                    size = chance.choice([1, 1000, MIB, 5 * MIB])
-                    answer = patch(api, url, place_, data[place_ : place_ + size])
-                    assert answer.status_code == 204
-                    place_ = int(answer.headers["Upload-Offset"])
-            if place_ == len(data) and process.poll() is None:
-                with contextlib.suppress(httpx.TransportError):
-                    record = register(api, url, sha256=sha256(data))
-                    assert record.json()["sha256"] == sha256(data)
-    with start_process(**place) as (_, api):
-        identifier = register(api, url, sha256=sha256(data)).json()["modelIdentifier"]
-        assert identifier == 1 or "://" in place["database"]  # PostgreSQL skips that of a killed transaction
-        assert api.get(f"/api/v1/model/{identifier}").content == data
-        records = api.get("/api/v1/model_catalog").json()["models"]
-        assert [each["modelIdentifier"] for each in records] == [identifier]
-    rows, stored = in_database(place, uploads, objects)
-    assert rows == []
-    if "://" not in place["store"]:
-        there = files_of(tmp_path / "store")
-        assert all(there[location] == size for location, size in stored[0].segments)
-
-
-@pytest.mark.slow
-def test_two_servers_on_one_database_and_store(
-    tmp_path: Path, place: dict[str, Any], start_process: StartProcess
-) -> None:
-    """Of two that send at once one wins, wherever it sends; what is not recorded is removed."""
-    chance = random.Random(1)  # noqa: S311 (no secret)
-    with start_process(**place) as (_, one):
-        (tmp_path / "log").rename(tmp_path / "log.one")
-        with start_process(**place) as (_, two):
-            url, place_, expected = create(one, 40 * 1000), 0, b""
-            while place_ < 40 * 1000:
-                answers: dict[bytes, httpx.Response] = {}
-
-                def send(api: httpx.Client, data: bytes) -> None:
-                    answers[data[:1]] = patch(api, url, place_, data)  # noqa: B023
-
-                bodies = [bytes([letter]) * chance.choice([500, 1000]) for letter in b"abcd"]
-                bodies = [body[: 40 * 1000 - place_] for body in bodies]
-                threads = [
-                    threading.Thread(target=send, args=(api, body))
-                    for api, body in zip([one, two, one, two], bodies, strict=True)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                won = [body for body in bodies if answers[body[:1]].status_code == 204]
-                assert len(won) == 1
-                assert {answer.status_code for answer in answers.values()} <= {204, 409, 423}
-                expected += won[0]
-                place_ += len(won[0])
-                assert offset(one, url) == offset(two, url) == place_
-            assert register(two, url).json()["sha256"] == sha256(expected)
-            assert one.get("/api/v1/model/1").content == expected
-    [[row]] = in_database(place, objects)
-    if "://" not in place["store"]:
-        assert files_of(tmp_path / "store") == dict(row.segments)
-
-
-@pytest.mark.slow
-def test_memory_is_flat(place: dict[str, Any], start_process: StartProcess) -> None:
-    def peak(process: subprocess.Popen[bytes]) -> int:
-        return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[0]) >> 10
-
-    block = os.urandom(MIB)
-    with start_process(**place) as (process, api):
-        patch(api, create(api, 4 * MIB), 0, block * 4)
-        before = peak(process)
-        url = create(api, 256 * MIB)
-        for place_ in (0, 128 * MIB):
-            answer = api.patch(
-                url,
-                content=(block for _ in range(128)),
-                headers=BYTES | {"Upload-Offset": str(place_)},
-                timeout=60,
-            )
-            assert answer.status_code == 204
-        assert peak(process) - before < 40
-    assert max(size for _, size in in_database(place, uploads)[0][1].segments) <= files.SEGMENT
 
 
 @pytest.fixture(scope="module")

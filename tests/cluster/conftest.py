@@ -11,20 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.clusters import HERE, Cluster, found, on_all, running, tools
+from tests.cluster.clusters import Cluster, found, on_all, running, tools
 from tests.cluster.play import Play
-
-
-def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path.is_relative_to(HERE) for path in asked) else True
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
